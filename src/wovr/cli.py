@@ -1,0 +1,71 @@
+"""The table of verbs. Imports nothing heavy until a verb is chosen, so `wovr --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from wovr import __version__
+from wovr.errors import UserError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("wovr.commands.train", "train a model from episodes: wovr fit --config conf/bc.yaml"),
+    "collect": ("wovr.commands.collect", "act in an environment and store the episodes as shards"),
+    "evaluate": ("wovr.commands.evaluate", "measure a policy: success rates with intervals, videos, metrics.json"),
+    "data": ("wovr.commands.data", "look into and check stored episodes: wovr data inspect|verify DIR"),
+    "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader"),
+}
+"""Verb -> (module with `main(args) -> None`, help line)."""
+
+
+def usage() -> str:
+    """The text of `wovr --help`."""
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {verb:<{width}}  {line}" for verb, (_, line) in VERBS.items())
+    return (
+        "usage: wovr [--debug] VERB [options]\n\n"
+        "Reinforcement learning for robot policies inside a learned video world model.\n\n"
+        f"verbs:\n{rows}\n\n"
+        "  wovr VERB --help    the options of a verb\n"
+        "  --debug             show the traceback of an error\n"
+        "  --version           print the version"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: Arguments after the program's name; None for the process's own.
+
+    Returns:
+        The exit status: 0, 2 for an error the user can mend, 130 when interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"wovr {__version__}")
+        return 0
+    if args[0] not in VERBS:
+        print(f"wovr: error: unknown verb '{args[0]}'; choose one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    # jsonargparse >= 4.49 prints notices meant for Lightning's developers under Lightning 2.6.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    try:
+        importlib.import_module(VERBS[args[0]][0]).main(args[1:])
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"wovr: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("wovr: interrupted; the same command again picks up where it stopped", file=sys.stderr)
+        return 130
+    return 0

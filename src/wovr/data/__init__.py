@@ -1,0 +1,1 @@
+"""Episodes to and from WebDataset shards, clip sampling, inspection."""

@@ -1,0 +1,1 @@
+"""Environments, real and imagined, behind one protocol. Nothing here that a simulator worker imports needs torch."""

@@ -1,0 +1,152 @@
+"""The one environment protocol: what a simulator offers, and what everything that acts in one relies on.
+
+Two levels. `SimulatorEnv` is ONE simulator, a `gymnasium.Env` that lives in a worker process. `ChunkVectorEnv` is N
+environments side by side, real or imagined, with `step_chunk`; collecting, evaluating and reinforcement learning see
+only this one and cannot tell imagination from reality.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from wovr.errors import UserError
+from wovr.types import ChunkStep, Observation, StartState, TaskInfo
+
+INSTRUCTION_LENGTH = 512
+"""Longest instruction in characters, for the observation space."""
+
+
+class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
+    """One simulator: observes `{"image": uint8 (H, W, 3), "instruction": str}`, takes float32 (A,) in [-1, 1].
+
+    `step` returns `(observation, reward, terminated, truncated, info)` with `info["success"]` a bool, reward 1.0 on a
+    successful frame, `terminated` equal to success and `truncated` at the task's horizon. A subclass sets
+    `action_space` and `observation_space` and implements the abstract methods.
+    """
+
+    fps: ClassVar[float] = 10.0
+
+    @classmethod
+    @abstractmethod
+    def suites(cls) -> Mapping[str, Sequence[TaskInfo]]:
+        """Every suite with its tasks, known without making a simulator."""
+
+    @abstractmethod
+    def start(self, start: StartState) -> dict[str, Any]:
+        """Put the simulator into a start state and return the observation there.
+
+        Raises:
+            UserError: Unknown suite, task or initial state, or a simulator state of another size.
+        """
+
+    @abstractmethod
+    def sim_state(self) -> np.ndarray | None:
+        """(S,) float64, all that `start(StartState(sim_state=...))` needs to go on bit-exactly; None if impossible."""
+
+    @abstractmethod
+    def expert_action(self) -> np.ndarray:
+        """(A,) float32, the scripted expert's action in the current state.
+
+        Raises:
+            UserError: This task has no scripted expert.
+        """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
+        """Gymnasium's reset; `options["start"]` is a StartState, else one is drawn with the seeded generator."""
+        super().reset(seed=seed)
+        start = (options or {}).get("start")
+        if start is None:
+            tasks = [task for suite in self.suites().values() for task in suite]
+            task = tasks[int(self.np_random.integers(len(tasks)))]
+            start = StartState(task.suite, task.index, int(self.np_random.integers(task.num_init_states)))
+        return self.start(start), {"success": False}
+
+
+class ChunkVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray], ABC):
+    """N environments side by side that execute chunks of actions.
+
+    An environment that has ended stays ended (autoreset is off): its further steps are not simulated and come back with
+    `valid` False, until `reset` with `options={"reset_mask": bool (N,), "start_states": [StartState or None, ...]}`
+    starts it again. An environment whose start state is None becomes inactive.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
+    fps: float
+
+    @property
+    def action_dim(self) -> int:
+        """Dimensions of an action, A."""
+        shape = self.single_action_space.shape
+        assert shape is not None
+        return int(shape[0])
+
+    @abstractmethod
+    def step_chunk(self, actions: np.ndarray) -> ChunkStep:
+        """Execute K actions in every environment that has not ended.
+
+        Args:
+            actions: (N, K, A) float32 in [-1, 1].
+
+        Returns:
+            What K calls of `step` would have returned.
+
+        Raises:
+            UserError: Wrong shape, or an action that is not finite.
+        """
+
+    @abstractmethod
+    def observe(self) -> Observation:
+        """The current observation of all N environments."""
+
+    def step(self, actions: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Gymnasium's step: a chunk of one action. `actions` is (N, A)."""
+        chunk = self.step_chunk(np.asarray(actions, dtype=np.float32)[:, None])
+        info = {"success": chunk.success[:, 0], "valid": chunk.valid[:, 0]}
+        info |= {name: value[:, 0] for name, value in chunk.info.items()}
+        return self.observation_dict(), chunk.rewards[:, 0], chunk.terminated[:, 0], chunk.truncated[:, 0], info
+
+    def observation_dict(self) -> dict[str, Any]:
+        """The current observation as Gymnasium's dictionary."""
+        observation = self.observe()
+        return {"image": observation.image, "instruction": tuple(observation.instruction)}
+
+    def check_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Check a chunk of actions and clip it to [-1, 1].
+
+        Args:
+            actions: (N, K, A), any float type.
+
+        Returns:
+            (N, K, A) float32.
+
+        Raises:
+            UserError: Wrong shape, or an action that is not finite.
+        """
+        actions = np.asarray(actions, dtype=np.float32)
+        if actions.ndim != 3 or actions.shape[0] != self.num_envs or actions.shape[2] != self.action_dim:
+            raise UserError(
+                f"actions have shape {actions.shape}, this environment takes ({self.num_envs}, K, {self.action_dim})",
+                "use a policy trained for this environment's actions",
+            )
+        if not np.isfinite(actions).all():
+            row = int(np.argwhere(~np.isfinite(actions))[0, 0])
+            raise UserError(f"action of environment {row} is not finite", "check the policy's weights")
+        return np.clip(actions, -1.0, 1.0)
+
+
+def image_observation_space(size: tuple[int, int]) -> gymnasium.spaces.Dict:
+    """The observation space of one environment with images of `size` = (H, W)."""
+    return gymnasium.spaces.Dict(
+        image=gymnasium.spaces.Box(0, 255, (*size, 3), np.uint8),
+        instruction=gymnasium.spaces.Text(INSTRUCTION_LENGTH, min_length=0, charset=PRINTABLE),
+    )
+
+
+PRINTABLE = frozenset(chr(code) for code in range(32, 127))
+"""Characters an instruction may hold, for the observation space."""

@@ -1,0 +1,89 @@
+"""Names of environments: the embedded ones by name, anybody's own by import path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wovr.envs.base import SimulatorEnv
+from wovr.errors import UserError
+from wovr.types import TaskInfo
+
+ENVIRONMENTS: dict[str, str] = {
+    "tabletop": "wovr.envs.tabletop.env:TabletopEnv",
+    "metaworld": "wovr.envs.metaworld:MetaWorldEnv",
+    "gym": "wovr.envs.gym:GymEnv",
+}
+"""Name -> import path of a SimulatorEnv."""
+
+
+def simulator_class(name: str) -> type[SimulatorEnv]:
+    """The class behind a name or an import path `package.module:Class`.
+
+    Raises:
+        UserError: Unknown name, or an import that fails.
+    """
+    path = ENVIRONMENTS.get(name, name)
+    if ":" not in path:
+        raise UserError(
+            f"unknown environment '{name}'",
+            f"choose one of {', '.join(ENVIRONMENTS)} or give an import path like my_robot:FrankaEnv",
+        )
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"environment '{name}' cannot be imported: {error}", _install_hint(name)) from error
+    except AttributeError as error:
+        raise UserError(f"environment '{name}': {module_name} has no {class_name}", "check the import path") from error
+    if not (isinstance(found, type) and issubclass(found, SimulatorEnv)):
+        raise UserError(f"environment '{name}' is no SimulatorEnv", "derive it from wovr.envs.base.SimulatorEnv")
+    return found
+
+
+def make_simulator(name: str, arguments: Mapping[str, Any]) -> SimulatorEnv:
+    """One simulator of a named class.
+
+    Raises:
+        UserError: Unknown name, or arguments the class does not take.
+    """
+    found = simulator_class(name)
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise UserError(f"environment '{name}': {error}", "see the class's arguments for --env_args") from error
+
+
+def select_tasks(name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
+    """The chosen tasks of a suite.
+
+    Args:
+        name: Environment.
+        suite: Suite name.
+        tasks: Comma list of task indices or names; empty for all.
+
+    Raises:
+        UserError: Unknown environment, suite or task.
+    """
+    suites = simulator_class(name).suites()
+    if suite not in suites:
+        raise UserError(f"environment '{name}' has no suite '{suite}'", f"choose one of {', '.join(suites)}")
+    known = suites[suite]
+    if not tasks:
+        return list(known)
+    return [_find_task(word.strip(), known, suite) for word in tasks.split(",")]
+
+
+def _find_task(word: str, known: Sequence[TaskInfo], suite: str) -> TaskInfo:
+    for task in known:
+        if word in (str(task.index), task.name):
+            return task
+    names = ", ".join(f"{task.index} {task.name}" for task in known)
+    raise UserError(f"suite '{suite}' has no task '{word}'", f"choose from: {names}")
+
+
+def _install_hint(name: str) -> str:
+    if name in ("metaworld", "libero"):
+        return f"install it with: pip install 'wovr[{name}]'"
+    return "install the package or check the import path"

@@ -1,0 +1,1 @@
+"""LightningModules: loss, optimiser and logging of each model."""
