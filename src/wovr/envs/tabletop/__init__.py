@@ -1,0 +1,1 @@
+"""The embedded environment: a Cartesian gripper over a small table, in MuJoCo. Torch-free."""
