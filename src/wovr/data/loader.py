@@ -1,0 +1,115 @@
+"""A loader whose order is a function of a seed, and which takes up where it stopped in the middle of an epoch.
+
+Lightning saves `state_dict()` in every checkpoint and gives it back to `load_state_dict()` on resuming; a
+`torch.utils.data.DataLoader` has neither, and would start the epoch again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+
+class BatchSource(Protocol):
+    """Samples that come as whole batches: a map-style dataset with `__getitems__`."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def __getitem__(self, index: int) -> Any:
+        """One sample as a batch of one."""
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """The batch made of these samples."""
+
+
+class ResumableLoader:
+    """Iterates over batches; each pass is one epoch.
+
+    Sample order in epoch e is a permutation drawn from (seed, e) alone, so it does not depend on what ran before, nor
+    on the number of workers. With several ranks each takes every `ranks`-th sample of the same permutation, and the few
+    samples that would make ranks uneven are left out of the epoch.
+
+    Args:
+        source: The samples.
+        batch_size: Samples a batch and rank.
+        seed: Of the order.
+        shuffle: False to keep the order 0, 1, 2, ... and the last, smaller batch (validation).
+        num_workers: Processes that load; 0 to load in this one.
+        rank: This process among `ranks`.
+        ranks: Processes that share the samples.
+        pin_memory: Put batches in page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.num_workers = num_workers
+        self.rank = rank
+        self.ranks = ranks
+        self.pin_memory = pin_memory
+        self.epoch = 0
+        self.batch = 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, whatever is left of the present one."""
+        share = len(self.source) // self.ranks
+        # Training batches are all of one size, unless there is less than one batch.
+        return max(1, share // self.batch_size) if self.shuffle else math.ceil(share / self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what is left of the epoch; of validation, everything."""
+        if not self.shuffle:
+            self.batch = 0
+        loader: DataLoader[Any] = DataLoader(
+            self.source,  # type: ignore[arg-type]
+            batch_sampler=self._batches(self.epoch)[self.batch :],
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.pin_memory,
+        )
+        for batch in loader:
+            # Counted before it is handed over: a checkpoint is saved while the caller holds the batch, and who knows
+            # the length does not come back after the last one.
+            self._count()
+            yield batch
+
+    def _count(self) -> None:
+        self.batch += 1
+        if self.batch == len(self):
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is: primitives."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a `state_dict`."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        order = np.arange(len(self.source))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        share = order[: len(order) // self.ranks * self.ranks][self.rank :: self.ranks]
+        return [share[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

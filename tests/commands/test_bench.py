@@ -1,0 +1,44 @@
+"""`wovr bench loader`, through the real command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data.synthetic import write_dataset
+from wovr.cli import main
+
+
+@pytest.fixture(autouse=True)
+def keep_number_of_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_loader_prints_both_speeds_and_their_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_dataset(tmp_path / "data")
+    assert main(["bench", "loader", "--data", str(folder), "--seconds", "0.3"]) == 0
+    out = capsys.readouterr().out
+    speeds = [float(number.replace(",", "")) for number in re.findall(r"([\d,]+) clips/s", out)]
+    share = float(re.search(r"share of raw decoding +(\d+)%", out)[1])  # type: ignore[index]
+    assert "13 frames, 32 x 32" in out
+    assert min(speeds) > 0
+    assert share == pytest.approx(100 * speeds[0] / speeds[1], abs=1.0)
+
+
+def test_clips_longer_than_the_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_dataset(tmp_path / "data", shards=1, episodes=1)
+    assert main(["bench", "loader", "--data", str(folder), "--length", "25"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "spatial-000000.tar: episode spatial-000000: 24 frames, shorter than a clip of 25" in line
+
+
+@pytest.mark.parametrize("arguments", [["--data", "nowhere"], ["--data", "nowhere", "--seconds", "0"]])
+def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "loader", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

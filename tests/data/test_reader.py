@@ -1,0 +1,199 @@
+"""Random access to stored episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data import damage
+from tests.data.synthetic import assert_same, make_episode, write_dataset
+from wovr.data import reader
+from wovr.data.reader import EpisodeStore
+from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A data set to break, with one shard of two episodes."""
+    return write_dataset(tmp_path / "broken", shards=1, episodes=2)
+
+
+def shard(folder: Path) -> Path:
+    return folder / "spatial-000000.tar"
+
+
+def test_every_episode_comes_back(folder: Path) -> None:
+    store = EpisodeStore(folder)
+    assert (len(store), store.image_size, store.action_dim) == (6, (32, 32), 4)
+    for number, entry in enumerate(store.entries):
+        episode = make_episode(number)
+        assert (entry.key, entry.meta, entry.num_frames, entry.num_actions, entry.action_dim, entry.succeeded) == (
+            episode.key,
+            episode.meta,
+            24,
+            23,
+            4,
+            episode.succeeded,
+        )
+        assert_same(store.read(number), episode, frames_too=False)
+        np.testing.assert_array_equal(store.actions(number), episode.actions)
+        np.testing.assert_array_equal(store.success(number), episode.success)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_pieces_of_the_frames(tmp_path: Path, lossless: bool) -> None:
+    write_shard(shard_path(tmp_path, "s", 0), [make_episode(0)], lossless=lossless)
+    finish_dataset(tmp_path)
+    store = EpisodeStore(tmp_path)
+    whole = store.read(0).frames
+    np.testing.assert_array_equal(store.frames(0), whole)
+    if lossless:
+        np.testing.assert_array_equal(whole, make_episode(0).frames)
+    for start in range(12):
+        clip = store.clip(0, start, 13)
+        np.testing.assert_array_equal(store.frames(0, start, start + 13), whole[start : start + 13])
+        np.testing.assert_array_equal(clip.frames, whole[start : start + 13])
+        np.testing.assert_array_equal(clip.reference, whole[0])
+        np.testing.assert_array_equal(clip.actions, make_episode(0).actions[start : start + 12])
+        np.testing.assert_array_equal(clip.success, make_episode(0).success[start : start + 13])
+        assert (clip.key, clip.start, clip.meta) == ("spatial-000000", start, make_episode(0).meta)
+    with pytest.raises(UserError, match=r"s-000000.tar: episode spatial-000000: frames.*20.*30"):
+        store.frames(0, 20, 30)
+
+
+def test_several_folders_are_one_store(folder: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path, shards=1, episodes=2, num_frames=30)
+    store = EpisodeStore(folder, other)
+    assert [entry.num_frames for entry in store.entries] == [24] * 6 + [30] * 2
+    actions = np.concatenate([store.actions(index) for index in range(8)])
+    np.testing.assert_allclose(store.action_statistics.q99, np.quantile(actions.astype(float), 0.99, axis=0))
+    assert store.action_statistics.count == 6 * 23 + 2 * 29
+    assert len({store.fingerprint, EpisodeStore(folder).fingerprint, EpisodeStore(other).fingerprint}) == 3
+    assert EpisodeStore(folder).fingerprint == EpisodeStore(folder).fingerprint
+
+
+@pytest.mark.parametrize(("change", "words"), [({"size": (32, 48)}, "image_size"), ({"action_dim": 7}, "action_dim")])
+def test_folders_that_do_not_agree(folder: Path, tmp_path: Path, change: dict, words: str) -> None:
+    other = write_dataset(tmp_path / "other", shards=1, episodes=1, **change)
+    with pytest.raises(UserError, match=rf"other: {words} .*, {folder} has"):
+        EpisodeStore(folder, other)
+
+
+def frame_sums(store: EpisodeStore) -> list[int]:
+    return [int(store.frames(index).sum(dtype=np.int64)) for index in range(len(store))]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_store_in_use_goes_to_other_processes(folder: Path, method: str) -> None:
+    store = EpisodeStore(folder)
+    expected = frame_sums(store)  # files are open now
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(frame_sums, (store,)) == expected
+    assert frame_sums(store) == expected
+
+
+def test_pickling_keeps_no_open_files(folder: Path) -> None:
+    store = EpisodeStore(folder)
+    copy = pickle.loads(pickle.dumps(store))
+    del store
+    assert frame_sums(copy) == frame_sums(EpisodeStore(folder))
+
+
+def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_OPEN_FILES", 1)
+    store = EpisodeStore(folder)
+    for index in (0, 5, 1, 4, 0):
+        assert_same(store.read(index), make_episode(index), frames_too=False)
+
+
+def test_opening_reads_no_frames(broken: Path) -> None:
+    damage.change(shard(broken), "spatial-000001.frames.mp4", b"no video")
+    store = EpisodeStore(broken)
+    assert store.actions(1).shape == (23, 4)
+    for read in (store.read, store.frames, lambda index: store.clip(index, 3, 5)):
+        with pytest.raises(UserError, match=r"spatial-000000.tar: episode spatial-000001: frames.mp4: not a readable"):
+            read(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1.5, "step 3, dimension 1: 1.5 is outside"), (np.nan, "step 3, dimension 1: nan is not finite")],
+)
+def test_bad_actions_are_found_when_they_are_read(broken: Path, value: float, words: str) -> None:
+    def spoil(actions: np.ndarray) -> np.ndarray:
+        actions[3, 1] = value
+        return actions
+
+    damage.change_array(shard(broken), "spatial-000001.actions.npy", spoil)
+    store = EpisodeStore(broken)
+    store.read(0)
+    for read in (store.read, store.actions, lambda index: store.clip(index, 0, 5)):
+        with pytest.raises(UserError, match=f"spatial-000000.tar: episode spatial-000001: actions: {words}.*; normal"):
+            read(1)
+
+
+def test_frames_of_another_size_are_found_when_they_are_read(broken: Path) -> None:
+    damage.change_dataset(broken, lambda dataset: dataset.update(image_size=[16, 32]))
+    store = EpisodeStore(broken)
+    for read in (store.read, store.frames):
+        with pytest.raises(UserError, match=r"episode spatial-000000: frames: \(32, 32\) pixels each.*\(16, 32\)"):
+            read(0)
+
+
+def test_a_shard_that_shrinks_while_in_use(broken: Path) -> None:
+    store = EpisodeStore(broken)
+    shard(broken).write_bytes(shard(broken).read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"spatial-000000.tar: truncated"):
+        store.read(1)
+    shard(broken).unlink()
+    with pytest.raises(UserError, match=r"spatial-000000.tar: cannot be read: No such file"):
+        EpisodeStore.read(pickle.loads(pickle.dumps(store)), 1)
+
+
+@pytest.mark.parametrize("lost", ["schema_version", "shards", "action_statistics", "image_size", "suites", "frames"])
+def test_a_summary_with_a_hole(broken: Path, lost: str) -> None:
+    damage.change_dataset(broken, lambda dataset: dataset.pop(lost))
+    with pytest.raises(UserError, match=rf"dataset.json: .*{lost.replace('_', '.')}"):
+        EpisodeStore(broken)
+
+
+def test_a_summary_cannot_point_out_of_its_folder(broken: Path) -> None:
+    damage.change_dataset(broken, lambda dataset: dataset["shards"][0].update(file="../spatial-000000.tar"))
+    with pytest.raises(UserError, match="is not the name of a file"):
+        EpisodeStore(broken)
+
+
+def test_no_folder() -> None:
+    with pytest.raises(UserError, match="no data folder given"):
+        EpisodeStore()
+
+
+def test_lengths_that_do_not_match(broken: Path) -> None:
+    damage.change_array(shard(broken), "spatial-000001.success.npy", lambda success: success[:-1])
+    with pytest.raises(UserError, match="episode spatial-000001: actions: 23 of them for 23 frames"):
+        EpisodeStore(broken)
+
+
+def test_fewer_frames_than_the_actions_say(broken: Path) -> None:
+    short = make_episode(1, num_frames=20)
+    path = broken / "x-000000.tar"
+    write_shard(path, [dataclasses.replace(short, key="other")])
+    video = damage.members(path)["other.frames.mp4"]
+    path.unlink()
+    damage.change(shard(broken), "spatial-000001.frames.mp4", video)
+    store = EpisodeStore(broken)
+    with pytest.raises(UserError, match="episode spatial-000001: actions: 23 of them for 20 frames"):
+        store.read(1)
+    with pytest.raises(UserError, match=r"episode spatial-000001: frames.mp4: .*the video has 20"):
+        store.frames(1, 15, 24)
