@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # jsonargparse >= 4.49 prints notices meant for Lightning's developers under Lightning 2.6.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    # `python -m wovr` looks in the current folder and the installed script does not; a class named by its import path
+    # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         importlib.import_module(VERBS[args[0]][0]).main(args[1:])
     except UserError as error:

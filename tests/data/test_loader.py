@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -29,10 +30,14 @@ def passes(loader: ResumableLoader, count: int = 1) -> list[list[list[int]]]:
     return [[batch.tolist() for batch in loader] for _ in range(count)]
 
 
+def flat(loader: ResumableLoader, count: int) -> list[list[int]]:
+    return list(chain(*passes(loader, count)))
+
+
 def test_every_epoch_is_another_permutation_of_the_same_samples() -> None:
     one, two = passes(ResumableLoader(Numbers(12), 4, seed=3), 2)
     assert [len(batch) for batch in one] == [4, 4, 4]
-    assert sorted(sum(one, [])) == sorted(sum(two, [])) == list(range(12))
+    assert sorted(chain(*one)) == sorted(chain(*two)) == list(range(12))
     assert one != two
     assert passes(ResumableLoader(Numbers(12), 4, seed=3), 2) == [one, two]
     assert passes(ResumableLoader(Numbers(12), 4, seed=4)) != [one]
@@ -44,7 +49,7 @@ def test_workers_do_not_change_the_order() -> None:
 
 @pytest.mark.parametrize("taken", range(1, 10))
 def test_resuming_yields_what_was_left(taken: int) -> None:
-    whole = sum(passes(ResumableLoader(Numbers(12), 4), 3), [])
+    whole = flat(ResumableLoader(Numbers(12), 4), 3)
     stopped, seen = ResumableLoader(Numbers(12), 4), []
     while len(seen) < taken:
         for batch in stopped:
@@ -53,7 +58,7 @@ def test_resuming_yields_what_was_left(taken: int) -> None:
                 break
     resumed = ResumableLoader(Numbers(12), 4)
     resumed.load_state_dict(stopped.state_dict())
-    assert (seen + sum(passes(resumed, 3), []))[:9] == whole
+    assert (seen + flat(resumed, 3))[:9] == whole
 
 
 def test_validation_keeps_the_order_and_the_rest_and_begins_anew() -> None:
@@ -64,14 +69,16 @@ def test_validation_keeps_the_order_and_the_rest_and_begins_anew() -> None:
 
 def test_fewer_samples_than_a_batch_are_one_batch() -> None:
     loader = ResumableLoader(Numbers(3), 8)
-    assert len(loader) == 1 and sorted(passes(loader)[0][0]) == [0, 1, 2]
+    assert len(loader) == 1
+    assert sorted(passes(loader)[0][0]) == [0, 1, 2]
 
 
 def test_ranks_share_the_samples_evenly() -> None:
     loaders = [ResumableLoader(Numbers(11), 2, rank=rank, ranks=2) for rank in range(2)]
     assert len(loaders[0]) == len(loaders[1]) == 2
     one, two = ({i for batch in passes(loader)[0] for i in batch} for loader in loaders)
-    assert len(one) == len(two) == 4 and not one & two
+    assert len(one) == len(two) == 4
+    assert not one & two
 
 
 def test_lightning_sees_every_batch_of_every_epoch() -> None:
@@ -98,5 +105,5 @@ def test_lightning_sees_every_batch_of_every_epoch() -> None:
         enable_model_summary=False, val_check_interval=4, check_val_every_n_epoch=None, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(module, ResumableLoader(Numbers(12), 4), ResumableLoader(Numbers(5), 2, shuffle=False))
-    assert module.seen == sum(sum(passes(ResumableLoader(Numbers(12), 4), 4), []), [])
+    assert module.seen == [i for batch in flat(ResumableLoader(Numbers(12), 4), 4) for i in batch]
     assert module.validated == 3 * 5

@@ -56,7 +56,7 @@ def make_simulator(name: str, arguments: Mapping[str, Any]) -> SimulatorEnv:
 
 
 def select_tasks(name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
-    """The chosen tasks of a suite.
+    """The chosen tasks of a suite; imports the environment's class, so for a simulator worker only.
 
     Args:
         name: Environment.
@@ -66,13 +66,20 @@ def select_tasks(name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
     Raises:
         UserError: Unknown environment, suite or task.
     """
-    suites = simulator_class(name).suites()
+    return choose_tasks(simulator_class(name).suites(), name, suite, tasks)
+
+
+def choose_tasks(suites: Mapping[str, Sequence[TaskInfo]], name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
+    """`select_tasks` where the suites are known, e.g. from `WorkerVectorEnv.suites`."""
     if suite not in suites:
         raise UserError(f"environment '{name}' has no suite '{suite}'", f"choose one of {', '.join(suites)}")
     known = suites[suite]
     if not tasks:
         return list(known)
-    return [_find_task(word.strip(), known, suite) for word in tasks.split(",")]
+    chosen = [_find_task(word.strip(), known, suite) for word in tasks.split(",")]
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"--tasks {tasks} names a task twice", "name each once")
+    return chosen
 
 
 def _find_task(word: str, known: Sequence[TaskInfo], suite: str) -> TaskInfo:

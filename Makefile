@@ -1,0 +1,89 @@
+# Every target makes what it needs: on a fresh machine `make demo` or `make test` is the only command.
+# The virtual environment is .venv; delete it (`make clean`) to start over.
+
+PYTHON ?= python3
+# One of the embedded suites: spatial, object, goal, long.
+SUITE  ?= spatial
+# Where `make demo` puts its episodes, checkpoints and videos.
+DEMO   ?= runs/demo
+# Test processes side by side.
+JOBS   ?= 2
+
+PIP := -m pip install --quiet --no-input --disable-pip-version-check
+# Installs packages of the system; fails at once where that would need somebody's password or another package manager.
+APT_INSTALL := install() { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "apt-get install $$*" && \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; }; \
+  install
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format extras-test clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  PYTHON=python3.12   the interpreter .venv is made with (3.11 or later)"
+	@echo "  SUITE=object        the suite of make demo: spatial, object, goal or long"
+	@echo "  JOBS=4              test processes side by side"
+
+setup: .venv/.opengl ## make .venv with all packages, and the system's OpenGL where it is missing
+
+demo: private export PATH := $(CURDIR)/.venv/bin:$(PATH)
+demo: setup ## collect demonstrations, clone a policy, measure it; each step goes on where it was stopped
+	wovr collect --policy expert --suite $(SUITE) --episodes 160 --out $(DEMO)/$(SUITE)/demos
+	wovr fit --config conf/bc.yaml --data.folder $(DEMO)/$(SUITE)/demos --out $(DEMO)/$(SUITE)/bc
+	wovr evaluate --policy $(DEMO)/$(SUITE)/bc/checkpoints/last.ckpt --suite $(SUITE) --episodes 20 \
+	  --out $(DEMO)/$(SUITE)/sr
+	@echo "episodes, checkpoint, videos and metrics.json: $(DEMO)/$(SUITE)"
+
+test: lint ## check style and types, run the tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)
+
+lint: setup ## check style and types
+	.venv/bin/ruff check src tests
+	.venv/bin/ruff format --check src tests
+	.venv/bin/mypy
+
+format: setup ## rewrite the sources in the house style
+	.venv/bin/ruff check --fix src tests
+	.venv/bin/ruff format src tests
+
+extras-test: .venv-metaworld/.packages ## test the metaworld extra in an environment of its own
+	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/test_metaworld.py
+
+clean: ## delete the virtual environments and caches; data/ and runs/ stay
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the targets above stand on ---------------------------------------------------------------------------------
+
+# Debian ships python3 without venv, and a container may ship no Python at all.
+CHECK_PYTHON := $(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+
+.venv/bin/pip:
+	@$(CHECK_PYTHON) || { $(APT_INSTALL) python3 python3-venv && $(CHECK_PYTHON); } || \
+	  { echo "make: $(PYTHON) is missing, older than 3.11 or without venv;" \
+	         "run 'apt-get install python3-venv' or give another interpreter, e.g. make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+
+.venv/.packages: pyproject.toml | .venv/bin/pip
+	@echo "installing wovr and its packages into .venv: some minutes, about 6 GB with PyTorch"
+	.venv/bin/python $(PIP) -e '.[dev]'
+	@touch $@
+
+# MuJoCo renders through EGL or OSMesa, which are libraries of the system; any machine can run OSMesa.
+.venv/.opengl: .venv/.packages
+	@.venv/bin/python -m wovr.envs.rendering >/dev/null 2>&1 || \
+	  { $(APT_INSTALL) libosmesa6 && .venv/bin/python -m wovr.envs.rendering >/dev/null; } || \
+	  { echo "make: MuJoCo has no OpenGL to render with; run 'apt-get install libosmesa6' (or your system's OSMesa)," \
+	         "then this again" >&2; exit 1; }
+	@touch $@
+
+# metaworld pins an older MuJoCo. Its environment sees the packages of .venv, so PyTorch is not installed twice, and holds
+# only what differs.
+.venv-metaworld/.packages: pyproject.toml | setup
+	.venv/bin/python -m venv --clear --without-pip .venv-metaworld
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$(.venv-metaworld/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	.venv-metaworld/bin/python $(PIP) -e '.[metaworld]'
+	@touch $@

@@ -1,0 +1,104 @@
+"""Checkpoints of a run, and stopping before a bad loss spoils them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from wovr.errors import UserError
+from wovr.runs import explain_os_error
+
+
+class SaveLast(Checkpoint):
+    """Keeps `last.ckpt`: written every so many optimiser steps and at the end, whole or not at all.
+
+    Args:
+        path: The checkpoint file.
+        every_n_steps: Optimiser steps between two writes.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path = path
+        self.every_n_steps = every_n_steps
+        self.saved_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write after every `every_n_steps`-th step."""
+        step = trainer.global_step
+        # With gradient accumulation several batches end at one step: only the one that stepped is a place to resume.
+        if step and step % self.every_n_steps == 0 and step != self.saved_step:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the end; always, because averaged weights have just been put in place."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        try:
+            trainer.save_checkpoint(self.path)
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+        self.saved_step = trainer.global_step
+
+
+class StopAtBadLoss(Callback):
+    """Stops a run whose loss is not finite, before the weights change; the last checkpoint stays good.
+
+    Args:
+        path: The checkpoint to point at.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """Check the loss.
+
+        Raises:
+            UserError: It is NaN or infinite, on this or another rank.
+        """
+        finite = bool(loss.isfinite())
+        if trainer.world_size > 1:
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if not finite:
+            kept = f"{self.path} is from before; " if self.path.exists() else ""
+            raise UserError(
+                f"the loss is {loss.item()} at step {trainer.global_step}",
+                f"{kept}lower the learning rate or look for bad values in the data",
+            )
+
+
+class CountSeconds(Callback):
+    """Counts the seconds spent training, over interruptions too."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.before, self.started = self.seconds, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.before = float(state_dict["seconds"])

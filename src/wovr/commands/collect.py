@@ -1,0 +1,209 @@
+"""`wovr collect`: act in an environment and store the episodes as shards.
+
+The folder fills shard by shard, so a collection that was stopped, by whatever, goes on where it was when the same
+command is given again, and ends with the same bytes as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from wovr import __version__
+from wovr.data.shards import DATASET_FILE, ShardRecord, finish_dataset
+from wovr.envs.episodes import plan_episodes
+from wovr.envs.progress import ActingProgress
+from wovr.envs.recording import Recording, record
+from wovr.envs.registry import choose_tasks
+from wovr.envs.rollout import make_actor, policy_name
+from wovr.envs.workers import WorkerVectorEnv, count_workers
+from wovr.errors import UserError
+from wovr.runs import RunFolder, explain_os_error, read_json, write_json
+from wovr.types import SCHEMA_VERSION
+
+INPUTS_FILE = "collect.json"
+"""What a folder is being collected with, written before the first shard."""
+
+
+def collect(
+    policy: str,
+    suite: str,
+    episodes: int,
+    out: Path,
+    env: str = "tabletop",
+    tasks: str = "",
+    init_states: str = ":-10",
+    seed: int = 0,
+    temperature: float = 1.0,
+    steps_after_success: int = 8,
+    env_args: dict[str, Any] | None = None,
+    num_envs: int = 16,
+    workers: int = 0,
+    shard_episodes: int = 64,
+    device: str = "auto",
+) -> None:
+    """Act in an environment and store the episodes as shards.
+
+    The same command again finishes what is missing. The same seed gives the same bytes, whatever --workers is.
+
+    Args:
+        policy: Who acts: expert, random, or the path of a policy's checkpoint.
+        suite: Suite of the environment.
+        episodes: Episodes of all chosen tasks together; they take the tasks in turn.
+        out: Folder of the data set.
+        env: Environment: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        tasks: Comma list of task indices or names; empty for all.
+        init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
+            equals sign). The default leaves the last ten to `wovr evaluate`.
+        seed: Seed of the initial states' order and of all sampling.
+        temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
+        steps_after_success: Steps an episode goes on after its first successful frame; more than one successful frame
+            an episode helps the success classifier.
+        env_args: Arguments of the environment, e.g. --env_args.size 128.
+        num_envs: Simulators side by side; part of what decides the bytes.
+        workers: Simulator processes; 0 for one a processor core.
+        shard_episodes: Episodes a shard; best several times --num_envs, because each shard is run to its end.
+        device: Where a checkpoint computes: auto, cpu, cuda.
+    """
+    for flag, value in (("episodes", episodes), ("num_envs", num_envs), ("shard_episodes", shard_episodes)):
+        if value < 1:
+            raise UserError(f"--{flag} is {value}", "give 1 or more")
+    inputs = {
+        "policy": policy_name(policy),
+        "env": env,
+        "env_args": env_args or {},
+        "suite": suite,
+        "tasks": tasks,
+        "episodes": episodes,
+        "init_states": init_states,
+        "seed": seed,
+        "temperature": temperature,
+        "steps_after_success": steps_after_success,
+        "num_envs": num_envs,
+        "shard_episodes": shard_episodes,
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+    }
+    run = RunFolder(out, inputs)
+    check_folder(run)
+    if run.is_done() and (out / DATASET_FILE).exists():
+        dataset = read_json(out / DATASET_FILE)
+        if all((out / shard["file"]).exists() for shard in dataset["shards"]):
+            print(f"{out} is complete: {summary(dataset)}")
+            return
+    num_workers = count_workers(workers)
+    with closing(
+        WorkerVectorEnv(
+            env, num_envs, num_workers, env_args, record_states=True, steps_after_success=steps_after_success
+        )
+    ) as simulators:
+        chosen = choose_tasks(simulators.suites, env, suite, tasks)
+        plan = plan_episodes(chosen, episodes, init_states, seed)
+        recording = Recording(out, suite, plan, shard_episodes, seed, source=env)
+        actor = make_actor(policy, simulators, temperature, device)
+        with only_collector(run):
+            write_json(out / INPUTS_FILE, inputs)
+            there = check_shards(recording)
+            old = [episode for shard in there.values() for episode in shard.episodes]
+            with ActingProgress(
+                f"collect {suite}", episodes, len(old), sum(episode.succeeded for episode in old)
+            ) as progress:
+                record(
+                    recording,
+                    simulators,
+                    actor,
+                    threads=num_workers,
+                    skip=list(there),
+                    on_steps=progress.steps,
+                    on_rollout=lambda rollout: progress.episode(rollout.succeeded),
+                )
+            dataset = finish_dataset(out, collect=inputs)
+            run.finish(success_rate=dataset["success_rate"])
+    print(
+        f"{out}: {summary(dataset)}; {episodes - len(old)} episodes now, {progress.seconds:.1f} s, "
+        f"{progress.steps_per_second:,.0f} steps/s"
+    )
+
+
+def summary(dataset: dict[str, Any]) -> str:
+    """What is in a data set, in a few words."""
+    return f"{dataset['episodes']} episodes, {dataset['frames']:,} frames, SR {dataset['success_rate']:.3f}"
+
+
+def check_folder(run: RunFolder) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        UserError: It was begun with other inputs, or not by `wovr collect`.
+    """
+    path = run.path / INPUTS_FILE
+    if not path.exists():
+        strangers = sorted(run.path.glob("*.tar")) or sorted(run.path.glob(DATASET_FILE))
+        if strangers:
+            raise UserError(f"{strangers[0]}: not made by `wovr collect` in this folder", "choose another --out")
+        return
+    before = read_json(path)
+    if not isinstance(before, dict):
+        raise UserError(f"{path}: not a list of inputs", "restore the file or choose another --out")
+    keys = [key for key in sorted(run.inputs.keys() | before.keys()) if before.get(key) != run.inputs.get(key)]
+    if keys:
+        changes = ", ".join(f"{key} was {before.get(key)!r} and is {run.inputs.get(key)!r}" for key in keys)
+        raise UserError(
+            f"{path}: this folder was begun with other inputs: {changes}",
+            "give the same command to finish it, or choose another --out",
+        )
+
+
+def check_shards(recording: Recording) -> dict[int, ShardRecord]:
+    """The shards that an earlier call of the same command has left, whole.
+
+    Raises:
+        UserError: One is damaged, or is none of this collection's.
+    """
+    there, shards = recording.complete(), recording.shards()
+    for index, shard in there.items():
+        expected = len(shards[index]) if index < len(shards) else 0
+        if len(shard.episodes) != expected:
+            raise UserError(
+                f"{recording.folder / shard.file}: holds {len(shard.episodes)} episodes instead of {expected}",
+                "remove this file and give the same command again",
+            )
+    return there
+
+
+@contextmanager
+def only_collector(run: RunFolder) -> Iterator[None]:
+    """Begin the run and keep a second collector out of its folder; a killed one keeps nobody out.
+
+    Raises:
+        UserError: Another process collects into the folder, or it cannot be written to.
+    """
+    lock = run.path / ".collect.lock"
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise explain_os_error(error, lock) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{run.path}: another `wovr collect` is filling this folder", "wait for it to end") from error
+    else:
+        try:
+            run.start()
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb."""
+    from jsonargparse import auto_cli
+
+    auto_cli(collect, args=list(args), as_positional=False, prog="wovr collect")

@@ -1,0 +1,139 @@
+"""`wovr evaluate`: measure a policy. One function a metric; metrics.json, a table, videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from wovr import __version__
+from wovr.commands.success_rate import measure_success, success_table
+from wovr.envs.rollout import policy_name
+from wovr.envs.workers import count_workers
+from wovr.errors import UserError
+from wovr.runs import RunFolder, read_json, write_json
+
+METRICS_FILE = "metrics.json"
+
+LOG_WIDTH = 140
+"""Columns of a table that does not go to a terminal."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of `--metrics`.
+
+    Attributes:
+        measure: From the verb's options (by flag name) to JSON values; may write files below `options["out"]`.
+        table: From those values to what is printed.
+    """
+
+    measure: Callable[[Mapping[str, Any]], dict[str, Any]]
+    table: Callable[[Mapping[str, Any]], RenderableType]
+
+
+METRICS: dict[str, Metric] = {"sr": Metric(measure_success, success_table)}
+"""Name in `--metrics` -> how it is measured and shown."""
+
+
+def evaluate(
+    policy: str,
+    suite: str,
+    episodes: int,
+    out: Path,
+    metrics: str = "sr",
+    env: str = "tabletop",
+    tasks: str = "",
+    init_states: str = "-10:",
+    seed: int = 0,
+    temperature: float = 1.0,
+    videos: int = 4,
+    env_args: dict[str, Any] | None = None,
+    num_envs: int = 16,
+    workers: int = 0,
+    device: str = "auto",
+) -> None:
+    """Measure a policy in an environment.
+
+    Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured.
+
+    Args:
+        policy: Who acts: expert, random, or the path of a policy's checkpoint.
+        suite: Comma list of suites of the environment.
+        episodes: Episodes of each task.
+        out: Folder of the results.
+        metrics: Comma list of metrics: sr (success rate).
+        env: Environment: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        tasks: Comma list of task indices or names; empty for all.
+        init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
+            equals sign). The default is the last ten, which `wovr collect` leaves out.
+        seed: Seed of the initial states' order and of all sampling.
+        temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
+        videos: Successes, and failures, of each suite to keep as videos.
+        env_args: Arguments of the environment, e.g. --env_args.size 128.
+        num_envs: Simulators side by side; part of what decides the result.
+        workers: Simulator processes; 0 for one a processor core.
+        device: Where a checkpoint computes: auto, cpu, cuda.
+    """
+    for flag, value, least in (("episodes", episodes, 1), ("num_envs", num_envs, 1), ("videos", videos, 0)):
+        if value < least:
+            raise UserError(f"--{flag} is {value}", f"give {least} or more")
+    names = [word.strip() for word in metrics.split(",")]
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"unknown metric '{name}'", f"choose from: {', '.join(METRICS)}")
+    inputs = {
+        "policy": policy_name(policy),
+        "suite": suite,
+        "episodes": episodes,
+        "metrics": names,
+        "env": env,
+        "tasks": tasks,
+        "init_states": init_states,
+        "seed": seed,
+        "temperature": temperature,
+        "videos": videos,
+        "env_args": env_args or {},
+        "num_envs": num_envs,
+        "version": __version__,
+    }
+    options = inputs | {"policy": policy, "out": out, "workers": count_workers(workers), "device": device}
+    run = RunFolder(out, inputs)
+    path = out / METRICS_FILE
+    if run.is_done() and path.exists():
+        measured = read_json(path)
+        print(f"{out} is complete")
+    else:
+        run.start()
+        forget(out)
+        write_json(path, {"inputs": inputs} | {name: METRICS[name].measure(options) for name in names})
+        run.finish()
+        measured = read_json(path)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    for name in names:
+        console.print(METRICS[name].table(measured[name]))
+
+
+def forget(out: Path) -> None:
+    """Remove what an earlier evaluation with other inputs has left in a folder: metrics and the videos they list."""
+    path = out / METRICS_FILE
+    if not path.exists():
+        return
+    before = read_json(path)
+    for values in before.values() if isinstance(before, dict) else ():
+        videos = values.get("videos") if isinstance(values, dict) else None
+        for name in videos if isinstance(videos, list) else ():  # that of the inputs is a number
+            (out / "videos" / Path(str(name)).name).unlink(missing_ok=True)
+    path.unlink()
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb."""
+    from jsonargparse import auto_cli
+
+    auto_cli(evaluate, args=list(args), as_positional=False, prog="wovr evaluate")

@@ -1,0 +1,265 @@
+"""`wovr fit`: train any model of the package from a YAML, resumably.
+
+What is trained is a matter of the YAML's class paths alone. A run owns a folder:
+
+    OUT/config.yaml             every option, resolved; `wovr fit --config OUT/config.yaml` runs it again
+    OUT/checkpoints/last.ckpt   where `--resume true` goes on, and what other verbs load
+    OUT/tensorboard/            curves
+    OUT/metrics.json            last metrics, seconds
+    OUT/DONE                    there when the run is finished
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml  # type: ignore[import-untyped]
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from wovr.callbacks.progress import TrainingProgress
+from wovr.callbacks.saving import CountSeconds, SaveLast, StopAtBadLoss
+from wovr.callbacks.seeding import SeedSteps
+from wovr.errors import UserError
+from wovr.models.checkpoint import read_checkpoint
+from wovr.runs import RunFolder, atomic_write, explain_os_error, write_json
+from wovr.tasks.base import TrainingModule
+
+NOT_OF_THE_RESULT = ("config", "out", "resume")
+"""Options that do not change what a run computes."""
+
+NOISE = (
+    r"LightningCLI's args parameter is intended to run from within Python",  # how verbs are meant to call it
+    r"The 'train_dataloader' does not have many workers",  # frames in memory: workers would only copy them
+    r"The 'val_dataloader' does not have many workers",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+    r"Checkpoint directory .* exists and is not empty",
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
+)
+"""Warnings that tell the user nothing to act on, as regular expressions."""
+
+
+class FitCLI(LightningCLI):
+    """LightningCLI that parses and builds, and leaves running to `main`.
+
+    Attributes:
+        folder: The run's folder.
+        finished: True when the folder already holds this very run, finished; then nothing was built.
+    """
+
+    folder: Path
+    finished: bool = False
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            model_class=TrainingModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "description": "Train a model from episodes.", "prog": "wovr fit"},
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options that every training has beside model, data and trainer."""
+        parser.add_argument("--out", type=str, required=True, help="Folder of the run.")
+        parser.add_argument(
+            "--resume",
+            type=bool,
+            default=True,
+            help="Go on from OUT/checkpoints/last.ckpt when there is one; false to begin again.",
+        )
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="Checkpoint to take the weights from at the start."
+        )
+        parser.add_argument(
+            "--save_every_n_steps", type=int, default=200, help="Optimiser steps between two checkpoints."
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Compare the options with what the folder holds already."""
+        self.folder = Path(self.config.out)
+        self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        if self.config.save_every_n_steps < 1:
+            raise UserError(f"save_every_n_steps is {self.config.save_every_n_steps}", "give a number above 0")
+        if self.last.exists() or (self.folder / "DONE").exists():
+            _refuse_other_options(_read_options(self.folder / "config.yaml"), self.options, self.folder)
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer, unless the run is finished."""
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+        except (ValueError, TypeError) as error:
+            raise _user_error(error) from error
+        self.datamodule = self._get(self.config_init, "data")
+        record = self.datamodule.record() if hasattr(self.datamodule, "record") else {}
+        inputs = {"options": _of_the_result(self.options), "data": record.get("fingerprint")}
+        self.run_folder = RunFolder(self.folder, inputs)
+        if self.run_folder.is_done():
+            self.finished = True
+            return
+        if self.run_folder.marker.exists():
+            raise UserError(
+                f"{self.folder}: holds a finished run, since when the data have changed",
+                "choose another --out or remove the folder",
+            )
+        self.model = self._get(self.config_init, "model")
+        try:
+            self.trainer = self.instantiate_trainer()
+        except (ValueError, TypeError) as error:
+            raise _user_error(error) from error
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that the run goes on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer, with the run's folder, logger and callbacks."""
+        self.seconds = CountSeconds()
+        callbacks = [StopAtBadLoss(self.last), self.seconds, SaveLast(self.last, self.config.save_every_n_steps)]
+        if self.config.seed_everything is not False:
+            callbacks.insert(0, SeedSteps(self.config.seed_everything))
+        if self.config.trainer.enable_progress_bar is not False:
+            callbacks.append(TrainingProgress())
+        self.trainer_defaults["callbacks"] = callbacks
+        if self.config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(self.folder, name="", version="tensorboard")
+        return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)
+
+
+def main(args: list[str]) -> None:
+    """Run `wovr fit`.
+
+    Raises:
+        UserError: Wrong options, a folder that holds another run, data that cannot be used, a loss that is not finite.
+    """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        # Information there is hardware tables and advertisements.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        cli = FitCLI(args)
+        if cli.finished:
+            print(f"{cli.folder}: done before with the same options, nothing to do")
+            return
+        fit(cli)
+    except jsonargparse.ArgumentError as error:
+        raise _user_error(error) from error
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}", "see: wovr fit --help") from error
+
+
+def fit(cli: FitCLI) -> None:
+    """Train, then write metrics and the marker.
+
+    Raises:
+        UserError: See `main`.
+    """
+    first_rank = getattr(rank_zero_only, "rank", 0) == 0
+    if first_rank:
+        cli.run_folder.start()
+        with atomic_write(cli.folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(cli.options, sort_keys=False).encode())
+    resume = cli.last if cli.config.resume and cli.last.exists() else None
+    if resume is not None:
+        read_checkpoint(resume)  # a damaged one is reported in our words
+    elif cli.config.init_from:
+        cli.model.init_from(Path(cli.config.init_from))
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+        metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+        if sum(_as_list(cli.trainer.num_val_batches)):
+            # Once more, because the last validation may have been some steps before the end.
+            [last] = cli.trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
+            metrics |= {name: float(value) for name, value in last.items()}
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into exit status 1, and a termination signal into 0.
+        if cli.trainer.received_sigterm:
+            raise SystemExit(143) from error
+        raise KeyboardInterrupt from error
+    except OSError as error:
+        raise explain_os_error(error, Path(error.filename or cli.folder)) from error
+    if first_rank:
+        result = {
+            "metrics": metrics,
+            "steps": cli.trainer.global_step,
+            "seconds": round(cli.seconds.seconds, 1),
+            "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
+        }
+        write_json(cli.folder / "metrics.json", result)
+        cli.run_folder.finish()
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+        print(f"{cli.last}: {result['steps']} steps in {result['seconds']} s; {shown}")
+
+
+def _of_the_result(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in NOT_OF_THE_RESULT}
+
+
+def _read_options(file: Path) -> dict[str, Any]:
+    """Options of the run that a folder holds.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    try:
+        options = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: missing or not valid YAML", "choose another --out or remove the folder") from error
+    return options if isinstance(options, dict) else {}
+
+
+def _refuse_other_options(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Compare the options of two runs.
+
+    Raises:
+        UserError: They differ in something that changes the result.
+    """
+    flat = _flatten(_of_the_result(before)), _flatten(_of_the_result(now))
+    different = sorted(key for key in flat[0].keys() | flat[1].keys() if flat[0].get(key) != flat[1].get(key))
+    if different:
+        shown = ", ".join(f"{key} ({flat[0].get(key)!r} there, {flat[1].get(key)!r} here)" for key in different[:3])
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(
+            f"{folder}: holds a run with other options: {shown}{more}", "choose another --out or remove the folder"
+        )
+
+
+def _flatten(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options as {"trainer.max_steps": 100, ...}."""
+    if not isinstance(options, dict):
+        return {prefix: options}
+    return {k: v for name, item in options.items() for k, v in _flatten(item, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _user_error(error: Exception) -> UserError:
+    """Make one line of what jsonargparse says in many, or take the error that a constructor raised for the user."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    # Its messages go from the option inwards; lines about the types that did not match either are left out.
+    left_out = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(left_out)]
+    return UserError(" ".join(kept) or "wrong options", "see: wovr fit --help")

@@ -1,0 +1,90 @@
+"""A policy from a checkpoint as an actor. The one file of acting that needs torch: import it only for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.rollout import Actor
+from wovr.errors import UserError
+from wovr.models.policies.base import Policy
+from wovr.models.policies.loading import load_policy, policy_fingerprint
+from wovr.types import ChunkStep
+
+
+class PolicyActor(Actor):
+    """Has a policy act on all N rows at once, whatever their state, so that its batches are always of one size.
+
+    The Gumbel noise of a row comes from the generator of the row's episode. Keeps `tokens` and `log_probs`, (N, K, A)
+    each, in the chunk's `info`.
+
+    Args:
+        policy: The policy; used as it is (device, training or evaluation mode).
+        name: Its fingerprint.
+        temperature: Sampling temperature; 0 takes the likeliest tokens.
+    """
+
+    def __init__(self, policy: Policy, name: str, temperature: float = 1.0) -> None:
+        self.policy = policy
+        self.name = name
+        self.temperature = temperature
+        self.chunk = policy.chunk
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str, env: ChunkVectorEnv, temperature: float, device: str) -> Self:
+        """Load a checkpoint for an environment.
+
+        Args:
+            checkpoint: Path of the checkpoint.
+            env: Where the policy is to act.
+            temperature: Sampling temperature.
+            device: `auto` (the first CUDA device if there is one, else the CPU) or a torch device.
+
+        Raises:
+            UserError: The checkpoint cannot be loaded, was made for other actions, or there is no such device.
+        """
+        path = Path(checkpoint)
+        policy = load_policy(path)
+        if policy.action_dim != env.action_dim:
+            raise UserError(
+                f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "
+                f"{env.action_dim}",
+                "use a policy trained for this environment",
+            )
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            policy = policy.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device '{device}' cannot be used: {error}", "use cpu, cuda or auto") from error
+        return cls(policy, policy_fingerprint(path), temperature)
+
+    @torch.inference_mode()
+    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
+        """Execute one chunk of the policy's actions."""
+        noise = None if self.temperature == 0 else torch.from_numpy(self._noise(generators))
+        choice = self.policy.act(env.observe(), temperature=self.temperature, noise=noise)
+        running = [row for row, generator in enumerate(generators) if generator is not None]
+        if not choice.log_probs[running].isfinite().all():  # a token picked by argmax hides a NaN
+            raise UserError(
+                f"policy {self.name}: its log-probabilities are not finite", "check its weights and train it again"
+            )
+        chunk = env.step_chunk(choice.actions.cpu().numpy())
+        chunk.info["tokens"] = choice.tokens.cpu().numpy()
+        chunk.info["log_probs"] = choice.log_probs.float().cpu().numpy()
+        return chunk
+
+    def _noise(self, generators: Sequence[np.random.Generator | None]) -> np.ndarray:
+        """(N, K, A, bins) float32 standard Gumbel noise; zero for rows that are not running."""
+        one = (self.policy.chunk, self.policy.action_dim, self.policy.bins)
+        noise = np.zeros((len(generators), *one), np.float32)
+        for row, generator in enumerate(generators):
+            if generator is not None:
+                exponential = generator.standard_exponential(one, np.float32)
+                noise[row] = -np.log(np.maximum(exponential, np.finfo(np.float32).tiny))
+        return noise

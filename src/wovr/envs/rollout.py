@@ -1,0 +1,287 @@
+"""Acting: episodes run from numbered start states, many at a time, by an expert, at random or by a policy.
+
+Determinism. The environments run in lockstep, a chunk at a time, in as many rows as the vector environment has, which
+is part of a command's options and has nothing to do with the number of worker processes. Free rows are filled in the
+order of the list at chunk boundaries, lowest row first. An actor always sees all N rows, ended and idle ones included,
+and draws the randomness of each episode from a generator of its own, seeded by (seed, episode number): neither the row
+nor the company an episode finds itself in changes what is drawn. So one call of `roll_out` gives the same bytes for any
+number of workers. Its company may change an episode's last bits all the same (a policy pads instructions to the longest
+of the batch), so commands that can be resumed call it once per shard: a shard is a function of its own list. Rows that
+stay idle at the end of a list cost little, because an idle row is not simulated and the running ones are spread over
+the workers; the background work of a shard (video encoding, writing) goes on beside the next one.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.workers import WorkerVectorEnv
+from wovr.errors import UserError
+from wovr.types import CHUNK, ChunkStep, StartState
+
+
+@dataclass(frozen=True)
+class EpisodeStart:
+    """One episode to be run.
+
+    Attributes:
+        number: Its number in the command: with the seed, it decides all randomness of the episode.
+        start: Where it begins.
+    """
+
+    number: int
+    start: StartState
+
+
+@dataclass
+class Rollout:
+    """A finished trajectory.
+
+    Attributes:
+        number: The episode's number.
+        start: Where it began.
+        instruction: The English sentence the actor was given.
+        frames: (T, H, W, 3) uint8.
+        actions: (T - 1, A) float32 in [-1, 1].
+        success: (T,) bool; frame 0 counts as not successful.
+        sim_state: (T, S) float64, or None where states are not recorded or not to be had.
+        info: Further arrays (T - 1, ...), those of ChunkStep.info: what the environment and the actor add.
+    """
+
+    number: int
+    start: StartState
+    instruction: str
+    frames: np.ndarray
+    actions: np.ndarray
+    success: np.ndarray
+    sim_state: np.ndarray | None
+    info: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        """True when any frame satisfies the success predicate."""
+        return bool(self.success.any())
+
+    @property
+    def steps_to_success(self) -> int | None:
+        """Actions up to the first successful frame; None when there is none."""
+        return int(self.success.argmax()) if self.succeeded else None
+
+
+class Actor(ABC):
+    """Who acts: has every row of a vector environment take one chunk.
+
+    Attributes:
+        name: `expert`, `random` or the fingerprint of a checkpoint: what `EpisodeMeta.policy` says.
+        chunk: Actions executed open-loop, K.
+    """
+
+    name: str
+    chunk: int = CHUNK
+
+    @abstractmethod
+    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
+        """Execute one chunk.
+
+        Args:
+            env: The environment; its N rows are all seen, ended and idle ones too.
+            generators: The random generator of each row's episode; None for a row that is not running.
+
+        Returns:
+            The chunk, with what the actor wants kept in `info`.
+        """
+
+
+class ExpertActor(Actor):
+    """The environment's scripted expert, which acts in the worker from the simulator's state."""
+
+    name = "expert"
+
+    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
+        """Execute one chunk of the expert's actions."""
+        if not isinstance(env, WorkerVectorEnv):
+            raise UserError("this environment has no scripted expert", "use --policy random or a checkpoint")
+        return env.step_expert(self.chunk)
+
+
+class RandomActor(Actor):
+    """Uniformly random actions."""
+
+    name = "random"
+
+    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
+        """Execute one chunk of actions drawn from [-1, 1]."""
+        actions = np.zeros((env.num_envs, self.chunk, env.action_dim), np.float32)
+        for row, generator in enumerate(generators):
+            if generator is not None:
+                actions[row] = generator.uniform(-1.0, 1.0, actions.shape[1:])
+        return env.step_chunk(actions)
+
+
+def roll_out(
+    env: ChunkVectorEnv,
+    actor: Actor,
+    episodes: Iterable[EpisodeStart],
+    seed: int,
+    on_steps: Callable[[int], None] | None = None,
+) -> Iterator[Rollout]:
+    """Run episodes to their ends.
+
+    Args:
+        env: Where; whatever runs in it is stopped first.
+        actor: Who acts.
+        episodes: What to run, in the order in which free rows take it.
+        seed: Seed of the command.
+        on_steps: Told the number of steps simulated after every chunk.
+
+    Yields:
+        Each episode at the end of the chunk it ended in, by row within a chunk: an order that is always the same.
+
+    Raises:
+        UserError: A start state the environment does not have, or an action it does not take.
+    """
+    waiting = deque(episodes)
+    rows: list[_Row | None] = [None] * env.num_envs
+    fresh = True
+    while waiting or any(row is not None for row in rows):
+        free = [index for index, row in enumerate(rows) if row is None]
+        filled = [(index, waiting.popleft()) for index in free[: len(waiting)]]
+        if filled:
+            _start(env, rows, filled, seed, everything=fresh)
+            fresh = False
+        chunk = actor.act(env, [row.generator if row else None for row in rows])
+        if on_steps is not None:
+            on_steps(int(chunk.valid.sum()))
+        done = chunk.done
+        for index, row in enumerate(rows):
+            if row is not None:
+                row.append(chunk, index)
+                if done[index]:
+                    rows[index] = None
+                    yield row.rollout()
+
+
+def _start(
+    env: ChunkVectorEnv,
+    rows: list[_Row | None],
+    filled: Sequence[tuple[int, EpisodeStart]],
+    seed: int,
+    everything: bool,
+) -> None:
+    """Start episodes in free rows; `everything` idles all other rows, whatever an earlier user left in them."""
+    starts: list[StartState | None] = [None] * env.num_envs
+    seeds: list[int | None] = [None] * env.num_envs
+    mask = np.full(env.num_envs, everything)
+    for index, episode in filled:
+        starts[index], mask[index] = episode.start, True
+        seeds[index] = int(np.random.SeedSequence([seed, episode.number, 1]).generate_state(1)[0])
+    env.reset(seed=seeds, options={"start_states": starts, "reset_mask": mask})  # type: ignore[arg-type]
+    observation = env.observe()
+    states: Sequence[np.ndarray | None] = [None] * len(filled)
+    if isinstance(env, WorkerVectorEnv) and env.record_states:
+        states = env.sim_states([index for index, _ in filled])
+    for (index, episode), state in zip(filled, states, strict=True):
+        generator = np.random.default_rng([seed, episode.number, 0])
+        rows[index] = _Row(episode, generator, observation.instruction[index], observation.image[index], state)
+
+
+class _Row:
+    """What has been seen so far of the episode in one row."""
+
+    def __init__(
+        self,
+        episode: EpisodeStart,
+        generator: np.random.Generator,
+        instruction: str,
+        image: np.ndarray,
+        state: np.ndarray | None,
+    ) -> None:
+        self.episode = episode
+        self.generator = generator
+        self.instruction = instruction
+        self.frames = [image[None]]
+        self.actions: list[np.ndarray] = []
+        self.success = [np.zeros(1, bool)]
+        self.states = None if state is None else [state[None]]
+        self.info: dict[str, list[np.ndarray]] = {}
+
+    def append(self, chunk: ChunkStep, index: int) -> None:
+        """Take over the valid steps of a chunk. Copies, so that one long episode does not keep every row's pictures."""
+        count = int(chunk.valid[index].sum())
+        self.frames.append(chunk.images[index, :count].copy())
+        self.actions.append(chunk.actions[index, :count].copy())
+        self.success.append(chunk.success[index, :count].copy())
+        if self.states is not None and chunk.sim_state is not None:
+            self.states.append(chunk.sim_state[index][:count])
+        for name, values in chunk.info.items():
+            self.info.setdefault(name, []).append(values[index, :count].copy())
+
+    def rollout(self) -> Rollout:
+        """The finished trajectory."""
+        return Rollout(
+            number=self.episode.number,
+            start=self.episode.start,
+            instruction=self.instruction,
+            frames=np.concatenate(self.frames),
+            actions=np.concatenate(self.actions),
+            success=np.concatenate(self.success),
+            sim_state=None if self.states is None else np.concatenate(self.states),
+            info={name: np.concatenate(values) for name, values in self.info.items()},
+        )
+
+
+BUILTIN: dict[str, type[Actor]] = {"expert": ExpertActor, "random": RandomActor}
+"""Actors that need no checkpoint."""
+
+
+def policy_name(policy: str) -> str:
+    """What names the actor behind `--policy` for good: the fingerprint of a checkpoint's policy, not its path.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    if policy in BUILTIN:
+        return policy
+    _share_the_processor()
+    from wovr.models.policies.loading import policy_fingerprint
+
+    return policy_fingerprint(Path(policy))
+
+
+def make_actor(policy: str, env: ChunkVectorEnv, temperature: float = 1.0, device: str = "auto") -> Actor:
+    """The actor behind `--policy`.
+
+    Torch is imported only for a checkpoint.
+
+    Args:
+        policy: `expert`, `random` or the path of a checkpoint.
+        env: Where it is to act.
+        temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
+        device: Where a checkpoint computes: `auto`, `cpu`, `cuda`, ...
+
+    Raises:
+        UserError: The checkpoint cannot be loaded, or was made for other actions.
+    """
+    if policy in BUILTIN:
+        return BUILTIN[policy]()
+    _share_the_processor()
+    from wovr.envs.policy_actor import PolicyActor
+
+    return PolicyActor.from_checkpoint(policy, env, temperature, device)
+
+
+def _share_the_processor() -> None:
+    """Have torch's threads sleep between their tasks. Call it before torch is imported: OpenMP reads this once.
+
+    They would spin for milliseconds after each operation, on the cores that simulators and encoders need: collecting
+    with a policy was up to ten times slower for it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

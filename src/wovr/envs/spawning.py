@@ -1,0 +1,33 @@
+"""How simulator processes are started: clean, whatever the parent has imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+"""Environment variables of a simulator process: one thread each, since the processes are the parallelism."""
+
+
+@contextmanager
+def clean_children() -> Iterator[None]:
+    """Conditions under which a spawned process starts clean: one thread, and without the parent's main module.
+
+    Spawning imports the parent's main module into the child once more. Ours is free of torch; a user's script that
+    trains and simulates is not, and would run twice for want of `if __name__ == "__main__"`. Simulators need neither.
+    """
+    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in ONE_THREAD}
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,292 @@
+"""Checkpoints that can be rebuilt with no YAML at hand: what they record, and how networks come back from them.
+
+A checkpoint is Lightning's own dictionary plus one key, `wovr`, that holds primitives only:
+
+    {"format": 1, "version": code version,
+     "networks": {kind: {"class_path": ..., "init_args": {...}, "prefix": where its weights are in `state_dict`}},
+     "data": {"fingerprint": ..., "action_statistics": {...}, ...}}
+
+Files are read with `weights_only=True`, so nothing is unpickled, and a class path is followed only below the package
+`wovr` or when its class was registered, so a checkpoint from elsewhere cannot make us import its code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wovr import __version__
+from wovr.errors import UserError
+
+KEY = "wovr"
+"""Key of the record in a checkpoint."""
+
+FORMAT = 1
+"""Version of the record; readers refuse any other."""
+
+REGISTERED: dict[str, type[Network]] = {}
+"""Classes outside the package that checkpoints may name, by class path. Filled by `register`."""
+
+NetworkT = TypeVar("NetworkT", bound="Network")
+
+
+class Network(nn.Module):
+    """A module that remembers the arguments it was made with, so that a checkpoint can say how to make it again.
+
+    Arguments must be primitives, lists, tuples or dictionaries of primitives, or other Networks.
+
+    Attributes:
+        kind: What the network is (`policy`, `world_model`, ...); a checkpoint holds at most one network of a kind.
+        init_args: Every argument of `__init__` by name, defaults included.
+    """
+
+    kind: ClassVar[str]
+    init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments before `__init__` runs; `copy.deepcopy` comes here with none."""
+        self = super().__new__(cls)
+        # bind_partial: a missing argument is reported by __init__ itself, in Python's usual words.
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        object.__setattr__(self, "init_args", dict(list(bound.arguments.items())[1:]))
+        return self
+
+
+def register(network: type[NetworkT]) -> type[NetworkT]:
+    """Allow checkpoints to name a class that lives outside the package; usable as a decorator."""
+    REGISTERED[_class_path(network)] = network
+    return network
+
+
+def record(networks: Mapping[str, Network], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of a checkpoint's `wovr` key.
+
+    Args:
+        networks: State-dict prefix without the dot (the attribute's name in the LightningModule) -> network.
+        data: What the weights were made from: fingerprint and action statistics; primitives only.
+
+    Raises:
+        TypeError: A network was made with arguments that a checkpoint cannot hold.
+    """
+    described = {network.kind: {**_blueprint(network), "prefix": f"{name}."} for name, network in networks.items()}
+    return {"format": FORMAT, "version": __version__, "networks": described, "data": _plain(dict(data), "data")}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling, and check that it is one of ours.
+
+    Returns:
+        Lightning's dictionary; `checkpoint[KEY]` is the record.
+
+    Raises:
+        UserError: The file is missing, damaged, holds pickled objects, or was not written by this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", "give the path of a checkpoint, e.g. runs/bc/checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # Reading a damaged file fails in every way the unpickler, the zip reader and torch can: all mean the same here.
+    except Exception as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            problem = "holds pickled objects, which are never loaded"
+        else:
+            problem = "is not a checkpoint, or is damaged"
+        raise UserError(f"{path}: {problem}", "use a checkpoint written by `wovr fit`") from error
+    found = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(found, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(
+            f"{path}: is a checkpoint of something else: it has no key '{KEY}'", "use one written by `wovr fit`"
+        )
+    if found.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: key '{KEY}.format' is {found.get('format')!r}, this version reads {FORMAT}",
+            "train again or use the version of wovr that wrote it",
+        )
+    if not isinstance(found.get("networks"), dict) or not isinstance(found.get("data"), dict):
+        raise UserError(f"{path}: key '{KEY}' is incomplete", "use a checkpoint written by `wovr fit`")
+    return checkpoint
+
+
+def load_network(path: Path, kind: type[NetworkT]) -> NetworkT:
+    """Rebuild the network of one kind from a checkpoint.
+
+    Args:
+        path: The checkpoint.
+        kind: Base class of what is wanted, e.g. `Policy`.
+
+    Returns:
+        The network with its weights, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: As `read_checkpoint`; or the checkpoint holds no such network, names a class that may not be
+            rebuilt, or its weights do not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    network = _build(_described(checkpoint, kind, path), path, f"{KEY}.networks.{kind.kind}")
+    if not isinstance(network, kind):
+        raise UserError(f"{path}: {type(network).__name__} is no {kind.kind}", "use another checkpoint")
+    load_weights(network, checkpoint, path)
+    return network.eval()
+
+
+def load_weights(network: Network, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Copy the weights of a checkpoint into a network of the same shape.
+
+    Args:
+        network: Where the weights go.
+        checkpoint: What `read_checkpoint` returned.
+        path: Where it came from, for messages.
+
+    Raises:
+        UserError: The checkpoint has no network of this kind, or its weights do not fit.
+    """
+    weights = _weights(checkpoint, _described(checkpoint, type(network), path), path)
+    expected = network.state_dict()
+    for problem, names in (
+        ("lacks", expected.keys() - weights.keys()),
+        ("has the unexpected", weights.keys() - expected.keys()),
+        (
+            "has another shape in",
+            {k for k in expected.keys() & weights.keys() if expected[k].shape != weights[k].shape},
+        ),
+    ):
+        if names:
+            raise UserError(
+                f"{path}: the {network.kind} {problem} {len(names)} weights, e.g. '{min(names)}'",
+                "use a checkpoint of a network with the same arguments",
+            )
+    network.load_state_dict(weights)
+
+
+def network_fingerprint(path: Path, kind: type[Network]) -> str:
+    """16 hexadecimal digits that change with the network's class, arguments or any weight, and with nothing else.
+
+    Raises:
+        UserError: As `load_network`.
+    """
+    checkpoint = read_checkpoint(path)
+    described = _described(checkpoint, kind, path)
+    digest = hashlib.sha256(json.dumps([described["class_path"], described["init_args"]], sort_keys=True).encode())
+    for name, tensor in sorted(_weights(checkpoint, described, path).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def data_record(path: Path) -> dict[str, Any]:
+    """What the checkpoint says of the data it was trained on: fingerprint, action statistics.
+
+    Raises:
+        UserError: As `read_checkpoint`.
+    """
+    return dict(read_checkpoint(path)[KEY]["data"])
+
+
+def _described(checkpoint: Mapping[str, Any], kind: type[Network], path: Path) -> dict[str, Any]:
+    networks = checkpoint[KEY]["networks"]
+    if kind.kind not in networks:
+        raise UserError(
+            f"{path}: holds {', '.join(sorted(map(str, networks))) or 'no network'}, not a {kind.kind}",
+            f"give the checkpoint of a {kind.kind}",
+        )
+    described = networks[kind.kind]
+    if not isinstance(described, dict) or not {"class_path", "init_args", "prefix"} <= described.keys():
+        raise UserError(f"{path}: key '{KEY}.networks.{kind.kind}' is incomplete", "use one written by `wovr fit`")
+    return described
+
+
+def _weights(checkpoint: Mapping[str, Any], described: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    prefix = str(described["prefix"])
+    weights = {
+        name[len(prefix) :]: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{path}: weight '{prefix}{name}' is no tensor", "use a checkpoint written by `wovr fit`")
+    return weights
+
+
+def _class_path(network: type[Network]) -> str:
+    return f"{network.__module__}.{network.__qualname__}"
+
+
+def _blueprint(network: Network) -> dict[str, Any]:
+    """Class path and arguments of a network, nested networks likewise."""
+    name = type(network).__name__
+    return {
+        "class_path": _class_path(type(network)),
+        "init_args": {key: _plain(value, f"{name}.{key}") for key, value in network.init_args.items()},
+    }
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy of `value` made of primitives only.
+
+    Raises:
+        TypeError: There is something else in it.
+    """
+    if isinstance(value, Network):
+        return _blueprint(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, where) for item in value]
+    raise TypeError(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: primitives only")
+
+
+def _build(described: Mapping[str, Any], path: Path, where: str) -> Network:
+    """Make a network from its class path and arguments.
+
+    Raises:
+        UserError: The class may not be rebuilt, is unknown, or refuses the arguments.
+    """
+    class_path, arguments = described.get("class_path"), described.get("init_args")
+    if not isinstance(class_path, str) or not isinstance(arguments, dict):
+        raise UserError(f"{path}: key '{where}' is malformed", "use a checkpoint written by `wovr fit`")
+    network = _find_class(class_path, path, where)
+    made = {
+        key: _build(value, path, f"{where}.{key}")
+        if isinstance(value, dict) and value.keys() == {"class_path", "init_args"}
+        else value
+        for key, value in arguments.items()
+    }
+    try:
+        return network(**made)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: key '{where}.init_args': {class_path}: {error}", "use the version of wovr that wrote it"
+        ) from error
+
+
+def _find_class(class_path: str, path: Path, where: str) -> type[Network]:
+    if class_path in REGISTERED:
+        return REGISTERED[class_path]
+    module, _, name = class_path.rpartition(".")
+    if not module.startswith("wovr."):
+        raise UserError(
+            f"{path}: key '{where}.class_path' names '{class_path}', which is outside wovr and not registered",
+            "register the class with wovr.models.checkpoint.register before loading",
+        )
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{path}: key '{where}.class_path': no class '{class_path}'", "use the version of wovr that wrote it"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Network)):
+        raise UserError(f"{path}: key '{where}.class_path': '{class_path}' is no network", "use another checkpoint")
+    return found

@@ -1,0 +1,222 @@
+"""The contract of a policy: images and an instruction in, a chunk of discrete action tokens out.
+
+All K x A tokens of a chunk are decoded in parallel: given the observation they are independent of each other, so a
+policy is its `logits`, and sampling, greedy decoding, log-probabilities and entropies follow from those here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wovr.errors import UserError
+from wovr.models.checkpoint import Network
+from wovr.types import CHUNK, Observation
+
+
+@dataclass
+class ActionChunk:
+    """K actions for each of N environments.
+
+    Attributes:
+        actions: (N, K, A) float32 in [-1, 1], the centres of the tokens' bins.
+        tokens: (N, K, A) int64 in [0, bins).
+        log_probs: (N, K, A) float32, log-probability of each token.
+    """
+
+    actions: Tensor
+    tokens: Tensor
+    log_probs: Tensor
+
+
+@dataclass
+class TokenLogProbs:
+    """How likely a policy finds given tokens.
+
+    Attributes:
+        log_probs: (N, K, A) float32, log-probability of each token.
+        entropy: (N, K, A) float32, entropy of each token's distribution, nats.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+class ActionTokenizer:
+    """Actions in [-1, 1] to and from `bins` tokens with evenly spaced centres, the outer two exactly at -1 and 1.
+
+    With an odd number of bins 0 is a centre too. Centres are 2 / (bins - 1) apart, 0.0625 for the default 33, so a
+    round trip moves an action by at most half of that.
+
+    Args:
+        bins: Number of tokens, at least 2.
+    """
+
+    def __init__(self, bins: int = 33) -> None:
+        if bins < 2:
+            raise ValueError(f"bins is {bins}, at least 2 are needed")
+        self.bins = bins
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """The token whose centre is nearest: (...) float, clipped to [-1, 1] -> (...) int64 in [0, bins)."""
+        return ((actions.clamp(-1, 1) + 1) * (0.5 * (self.bins - 1))).round().long()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """The centre of each token's bin: (...) int64 -> (...) float32 in [-1, 1]."""
+        return tokens.to(torch.float32) * (2 / (self.bins - 1)) - 1
+
+    def targets(self, actions: Tensor, smoothing: float) -> Tensor:
+        """Target distributions for cross-entropy.
+
+        Args:
+            actions: (...) float in [-1, 1].
+            smoothing: Standard deviation of a Gaussian around the action, in units of the action, whose value at the
+                centres is normalised to a distribution; 0 for all mass on the nearest bin.
+
+        Returns:
+            (..., bins) float32 that sums to 1.
+        """
+        if smoothing == 0:
+            return torch.nn.functional.one_hot(self.encode(actions), self.bins).to(torch.float32)
+        centres = self.decode(torch.arange(self.bins, device=actions.device))
+        return torch.softmax(-0.5 * ((centres - actions[..., None]) / smoothing) ** 2, dim=-1)
+
+
+def gumbel_noise(*shape: int, generator: torch.Generator | None = None) -> Tensor:
+    """Standard Gumbel noise, drawn on the CPU: adding it to log-probabilities makes their argmax a sample.
+
+    Args:
+        shape: Shape of the result, (N, K, A, bins) for `Policy.act`.
+        generator: A seeded CPU generator; None for torch's own.
+
+    Returns:
+        (*shape) float32.
+    """
+    exponential = torch.empty(shape).exponential_(generator=generator)
+    return -exponential.clamp_(min=torch.finfo(torch.float32).tiny).log()
+
+
+def image_tensor(image: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Images as they travel to images as networks take them.
+
+    Args:
+        image: (N, H, W, 3) uint8.
+        device: Where the result is wanted.
+
+    Returns:
+        (N, 3, H, W) float32 in [-1, 1], channels last in memory.
+
+    Raises:
+        UserError: Another shape or dtype.
+    """
+    if isinstance(image, np.ndarray):
+        image = torch.from_numpy(np.ascontiguousarray(image))
+    if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != torch.uint8:
+        raise UserError(
+            f"images have shape {tuple(image.shape)} and type {image.dtype}, a policy takes (N, H, W, 3) uint8",
+            "check the environment's observation",
+        )
+    return image.to(device).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+
+
+class Policy(Network, ABC):
+    """A vision-language-action policy over discrete action tokens.
+
+    A subclass implements `logits` and passes on the three numbers below.
+
+    Args:
+        chunk: Actions of a chunk, K.
+        action_dim: Dimensions of an action, A.
+        bins: Tokens an action dimension is cut into.
+    """
+
+    kind: ClassVar[str] = "policy"
+
+    def __init__(self, chunk: int = CHUNK, action_dim: int = 4, bins: int = 33) -> None:
+        super().__init__()
+        self.chunk = chunk
+        self.action_dim = action_dim
+        self.bins = bins
+        self.tokenizer = ActionTokenizer(bins)
+
+    @abstractmethod
+    def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
+        """Unnormalised log-probabilities of every token.
+
+        Args:
+            image: (N, 3, H, W) float in [-1, 1].
+            instruction: N sentences.
+
+        Returns:
+            (N, K, A, bins) float.
+        """
+
+    def forward(self, image: np.ndarray | Tensor, instruction: Sequence[str], temperature: float = 1.0) -> Tensor:
+        """Log-probabilities of every token.
+
+        Args:
+            image: (N, H, W, 3) uint8.
+            instruction: N sentences.
+            temperature: Divides the logits, above 0.
+
+        Returns:
+            (N, K, A, bins) float32.
+
+        Raises:
+            UserError: Images of a size or type the policy cannot take, or a temperature that is not above 0.
+        """
+        if not temperature > 0:
+            raise UserError(f"temperature is {temperature}", "give one above 0, or 0 to act greedily")
+        logits = self.logits(image_tensor(image, next(self.parameters()).device), instruction)
+        return torch.log_softmax(logits.float() / temperature, dim=-1)
+
+    @torch.no_grad()
+    def act(self, observation: Observation, *, temperature: float = 1.0, noise: Tensor | None = None) -> ActionChunk:
+        """Choose a chunk of actions.
+
+        Args:
+            observation: What N environments show; images as numpy or torch uint8.
+            temperature: Divides the logits; 0 takes the likeliest token and reports log-probabilities at temperature 1.
+            noise: (N, K, A, bins) standard Gumbel noise (`gumbel_noise`): the same noise gives the same tokens. None to
+                draw it from torch's generator. Not used at temperature 0.
+
+        Raises:
+            UserError: Images of a size or type the policy cannot take, or a negative temperature.
+        """
+        log_distribution = self(observation.image, observation.instruction, temperature or 1.0)
+        if temperature == 0:
+            tokens = log_distribution.argmax(-1)
+        else:
+            if noise is None:
+                noise = gumbel_noise(*log_distribution.shape)
+            tokens = (log_distribution + noise.to(log_distribution.device)).argmax(-1)
+        return ActionChunk(self.tokenizer.decode(tokens), tokens, _pick(log_distribution, tokens))
+
+    def log_prob(
+        self, observation: Observation, tokens: Tensor | np.ndarray, *, temperature: float = 1.0
+    ) -> TokenLogProbs:
+        """Log-probabilities of given tokens, with gradients.
+
+        Args:
+            observation: What N environments showed.
+            tokens: (N, K, A) int64 in [0, bins).
+            temperature: That of `act`, above 0.
+
+        Raises:
+            UserError: Images of a size or type the policy cannot take, or a temperature that is not above 0.
+        """
+        log_distribution = self(observation.image, observation.instruction, temperature)
+        tokens = torch.as_tensor(tokens, device=log_distribution.device)
+        entropy = -(log_distribution.exp() * log_distribution).sum(-1)
+        return TokenLogProbs(_pick(log_distribution, tokens), entropy)
+
+
+def _pick(log_distribution: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability of each token: (N, K, A, bins) and (N, K, A) -> (N, K, A)."""
+    return log_distribution.gather(-1, tokens[..., None]).squeeze(-1)

@@ -1,0 +1,123 @@
+"""The table of verbs: what `wovr` answers before and after a verb is chosen."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wovr import __version__, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SUBVERBS = {"data": ["inspect", "verify"], "bench": ["collect", "loader"]}
+"""Verbs that take a second word."""
+
+HEADERS = [[verb, *rest] for verb in cli.VERBS for rest in [[], *([word] for word in SUBVERBS.get(verb, []))]]
+"""Every beginning of a command line that answers --help."""
+
+
+def help_text(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `wovr WORDS --help` prints, wide enough that no line is folded."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    try:
+        status = cli.main([*words, "--help"])
+    except SystemExit as end:
+        status = int(end.code or 0)
+    assert status == 0
+    return capsys.readouterr().out
+
+
+def options_with_help(text: str) -> dict[str, str]:
+    """Option -> its help line, without the `(type: ..., default: ...)` that jsonargparse adds by itself."""
+    options: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        head = re.match(r"  (-\S+.*?)(?:\s{2,}(.*))?$", line)
+        if head:
+            name = head.group(1)
+            options[name] = head.group(2) or ""
+        elif line.startswith("    ") and name:
+            options[name] += " " + line.strip()
+        else:
+            name = ""
+    return {
+        name: re.sub(r"\((?:required, )?(?:type|default): .*\)$", "", line).strip() for name, line in options.items()
+    }
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.split()[:1] == [verb] for line in lines) for verb in cli.VERBS)
+
+
+def test_no_verb_prints_the_usage_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: wovr")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wovr {__version__}\n"
+
+
+def test_unknown_verb_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["colect", "--episodes", "3"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "unknown verb 'colect'" in captured.err
+    assert "collect" in captured.err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from wovr.cli import main; status = main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'mujoco', 'lightning', 'jsonargparse', 'rich'}\n"
+        "print('heavy:', *sorted(heavy & set(sys.modules)))\n"
+        "sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_the_module_runs_as_a_program() -> None:
+    result = subprocess.run([sys.executable, "-m", "wovr", "nonsense"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("wovr: error: unknown verb 'nonsense'")
+
+
+@pytest.mark.parametrize("words", HEADERS, ids=" ".join)
+def test_every_option_of_every_verb_has_a_help_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = help_text(words, capsys, monkeypatch)
+    options = options_with_help(text)
+    assert options, text
+    assert [name for name, line in options.items() if not line] == []
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in HEADERS if words[0] in SUBVERBS and len(words) == 1], ids=" ".join
+)
+def test_a_verb_of_two_words_lists_the_second(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = help_text(words, capsys, monkeypatch)
+    assert all(word in text for word in SUBVERBS[words[0]])
+
+
+def test_an_option_without_a_help_line_is_noticed() -> None:
+    text = (
+        "options:\n"
+        "  -h, --help      show this\n"
+        "  --seed SEED     (type: int, default: 0)\n"
+        "  --out OUT\n"
+        "                  (required, type: Path)\n"
+        "  --suite SUITE   which suite (required)\n"
+    )
+    assert [name for name, line in options_with_help(text).items() if not line] == ["--seed SEED", "--out OUT"]

@@ -1,0 +1,155 @@
+"""What README.md, the Makefile and conf/ say is so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_structure import ROOMS
+from wovr import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
+
+VERB_OF_CONFIG = {"bc.yaml": "fit"}
+"""Which verb reads a file of conf/."""
+
+
+def commands(text: str) -> list[str]:
+    """Every `wovr VERB ...` that stands on lines of its own, continued lines joined, make's variables filled in."""
+    values = dict(re.findall(r"^([A-Z]+)\s*\?=\s*(\S+)", MAKEFILE, re.MULTILINE))
+    text = re.sub(r"\s*\\\n\s*", " ", text)
+    found = re.findall(r"^(?:    |\t|#   )(wovr [a-z]+ .*)$", text, re.MULTILINE)
+    return [re.sub(r"\$\((\w+)\)", lambda name: values[name.group(1)], line) for line in found]
+
+
+COMMANDS = sorted(
+    {*commands(README), *commands(MAKEFILE), *(line for path in CONFIGS for line in commands(path.read_text()))}
+)
+
+
+def tree_of_readme() -> dict[str, str]:
+    """Path -> its line in the tree of README.md; paths below `src/wovr`."""
+    block = re.search(r"<!-- tree -->\n```\n(.*?)```", README, re.DOTALL)
+    assert block
+    entries: dict[str, str] = {}
+    folders: list[str] = []
+    for line in block.group(1).splitlines():
+        match = re.fullmatch(r"((?:  )*)(\S+)\s*(.*)", line)
+        assert match, line
+        depth = len(match.group(1)) // 2
+        path = "/".join([*folders[:depth], match.group(2).rstrip("/")])
+        folders[depth:] = [match.group(2).rstrip("/")]
+        entries[path] = match.group(3)
+    return entries
+
+
+def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit status, standard output and error of `wovr WORDS`."""
+    try:
+        status = cli.main(words)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_commands_are_found() -> None:
+    assert {command.split()[1] for command in COMMANDS} >= {"collect", "fit", "evaluate", "data", "bench"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_in_the_documents_is_accepted(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)[1:]
+    # --print_config stops after parsing, which checks every option, its type and the classes a YAML names.
+    place = 2 if words[0] in ("data", "bench") else 1
+    status, out, err = run([*words[:place], "--print_config", *words[place:]], capsys)
+    assert status == 0, err
+    assert isinstance(yaml.safe_load(out), dict)
+
+
+def test_a_wrong_command_would_be_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, _ = run(["collect", "--print_config", "--policy", "expert", "--sweet", "spatial"], capsys)
+    assert status == 2
+
+
+def test_readme_and_makefile_name_the_same_demo() -> None:
+    demo = [command for command in commands(MAKEFILE) if "runs/demo" in command]
+    assert len(demo) == 3
+    assert [command for command in commands(README) if "runs/demo" in command] == demo
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_parses_through_its_verb(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verb = VERB_OF_CONFIG[path.name]
+    words = [verb, "--config", str(path), "--data.folder", "data/none", "--out", "runs/none", "--print_config"]
+    status, out, err = run(words, capsys)
+    assert status == 0, err
+    given, understood = yaml.safe_load(path.read_text()), yaml.safe_load(out)
+    assert understood["model"]["class_path"] == given["model"]["class_path"]
+    assert understood["trainer"]["max_steps"] == given["trainer"]["max_steps"]
+
+
+def test_the_tree_names_every_file_and_only_those() -> None:
+    files = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "src" / "wovr").rglob("*.py")
+        if path.stat().st_size > 0 and path.name != "__init__.py"
+    }
+    entries = tree_of_readme()
+    named = {path for path in entries if path.startswith("src/wovr/") and path.endswith(".py")}
+    assert named == files
+    assert [path for path in entries if not (ROOT / path).exists()] == []
+    assert [path for path, line in entries.items() if not line] == []
+
+
+def test_the_tree_stands_in_the_order_of_imports() -> None:
+    rooms = [Path(path).stem for path in tree_of_readme() if Path(path).parent == Path("src/wovr")]
+    # The ground floor (types, errors, runs) has no order of its own.
+    assert rooms[3:] == [room for room in ROOMS[3:] if room in rooms]
+
+
+def test_every_path_in_the_readme_exists() -> None:
+    tables = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", README)
+    missing = [
+        path
+        for path in tables
+        if not path.startswith(("runs/", "data/"))
+        and not any((ROOT / base / path).exists() for base in ("", "src/wovr"))
+    ]
+    assert tables
+    assert missing == []
+
+
+def test_make_help_lists_every_target() -> None:
+    [phony] = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)) == set(phony.split())
+    assert [target for target in re.findall(r"`make ([a-z-]+)", README) if target not in phony.split()] == []
+
+
+def test_the_environment_in_the_readme_works(tmp_path: Path) -> None:
+    [source] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my_robot.py").write_text(source)
+    [command] = [command for command in commands(README) if "my_robot:" in command]
+    script = Path(sys.executable).with_name("wovr")  # unlike `python -m wovr` it does not start in the current folder
+    result = subprocess.run(
+        [str(script), *shlex.split(command)[1:], "--num_envs", "2", "--workers", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "20 episodes" in result.stdout
+    assert "SR 1.000" in result.stdout

@@ -1,0 +1,126 @@
+"""Atomic writes, JSON files, fingerprints and the DONE marker."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wovr.errors import UserError
+from wovr.runs import RunFolder, atomic_write, file_sha256, fingerprint, read_json, write_json
+
+
+def test_a_write_appears_whole_and_leaves_no_neighbour(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "x.bin"
+    with atomic_write(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    assert path.read_bytes() == b"first"
+    assert os.listdir(path.parent) == ["x.bin"]
+
+
+def test_an_error_inside_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.bin"]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+    script = (
+        "import os, pathlib, signal, sys\n"
+        "from wovr.runs import atomic_write\n"
+        "with atomic_write(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == -9
+    assert path.read_bytes() == b"old"
+    assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["x.bin"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, ["No space left on device", "free some space"]),
+        (errno.EDQUOT, ["quota exceeded", "free some of your quota"]),
+        (errno.EROFS, ["Read-only file system", "writable disk"]),
+        (errno.EIO, ["Input/output error", "what was already written is kept"]),
+    ],
+)
+def test_a_full_or_broken_disk_is_one_line_and_keeps_the_old_file(
+    code: int, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError) as error, atomic_write(path) as file:
+        file.write(b"new")
+    assert all(word in str(error.value) for word in [str(path), *words])
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.bin"]
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(UserError, match="taken"), atomic_write(tmp_path / "taken" / "x.bin") as file:
+        file.write(b"new")
+
+
+def test_json_round_trip_has_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": [1, 2.5, None], "a": "ü"})
+    write_json(tmp_path / "b.json", {"a": "ü", "b": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"a": "ü", "b": [1, 2.5, None]}
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": }'])
+def test_broken_json_names_the_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_missing_json_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.json: no such file"):
+        read_json(tmp_path / "absent.json")
+
+
+def test_fingerprint_depends_on_the_values_only() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert len(fingerprint([])) == 16
+
+
+def test_file_sha256_agrees_with_hashlib(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "x").write_bytes(content)
+    assert file_sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_run_is_done_for_the_inputs_it_was_finished_with(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", {"seed": 1, "sizes": (1, 2)})
+    assert not run.is_done()
+    run.start()
+    assert not run.is_done()
+    run.finish(success_rate=0.5)
+    assert run.is_done()
+    assert RunFolder(tmp_path / "run", {"seed": 1, "sizes": [1, 2]}).is_done()
+    assert not RunFolder(tmp_path / "run", {"seed": 2, "sizes": (1, 2)}).is_done()
+    assert read_json(run.marker)["success_rate"] == 0.5
+    run.start()
+    assert not run.is_done(), "a run that is started again is no longer done"

@@ -1,0 +1,172 @@
+"""The rules that keep the house in order: one-way imports, file sizes, what simulator workers import, no unpickling."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "src" / "wovr").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+ROOMS = [
+    "errors",
+    "types",
+    "runs",
+    "functional",
+    "models",
+    "data",
+    "metrics",
+    "envs",
+    "tasks",
+    "callbacks",
+    "commands",
+    "cli",
+    "__main__",
+]
+"""From the ground up: a room imports itself and those before it in this list."""
+
+TORCH_USERS = ("wovr.models", "wovr.tasks", "wovr.callbacks", "wovr.metrics", "wovr.functional", "wovr.commands")
+"""Rooms that may import torch. Everything else may not, except for the files below."""
+
+TORCH_FILES: dict[str, str] = {
+    "wovr.data.clips": "a torch Dataset",
+    "wovr.data.loader": "a torch DataLoader",
+    "wovr.data.modules": "Lightning data modules",
+    "wovr.data.streaming": "webdataset imports torch",
+    "wovr.envs.policy_actor": "a policy that acts, in the parent process only",
+}
+"""Modules of torch-free rooms that import torch, with the reason. Simulator workers import none of them."""
+
+
+def module_name(path: Path) -> str:
+    """`src/wovr/envs/base.py` -> `wovr.envs.base`; a package's `__init__.py` -> the package."""
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path, source: str | None = None) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything a file imports, inside functions too; `from a import b` gives `a.b`."""
+    name = module_name(path)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def wrong_way_imports(path: Path, source: str | None = None) -> list[str]:
+    """Imports of a file that point down in ROOMS."""
+    here = module_name(path).split(".")[1:2]
+    height = ROOMS.index(here[0]) if here else -1
+    wrong = []
+    for line, imported in imported_modules(path, source):
+        first, _, rest = imported.partition(".")
+        room = rest.split(".")[0]
+        if first == "wovr" and room in ROOMS and ROOMS.index(room) > height:
+            wrong.append(f"{path.relative_to(ROOT)}:{line} imports {imported}")
+    return wrong
+
+
+def torch_free_modules() -> list[str]:
+    """Every module that has to work without torch."""
+    names = map(module_name, SOURCES)
+    return [name for name in names if not name.startswith(TORCH_USERS) and name not in TORCH_FILES]
+
+
+def test_every_file_stands_in_a_room() -> None:
+    rooms = {module_name(path).split(".")[1] for path in SOURCES if module_name(path) != "wovr"}
+    assert rooms <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    assert wrong_way_imports(path) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import wovr.tasks.cloning",
+        "from wovr.commands import collect",
+        "from wovr import tasks",
+        "from ..tasks import cloning",
+        "def late() -> None:\n    from wovr.cli import main",
+    ],
+)
+def test_a_wrong_way_import_is_noticed(source: str) -> None:
+    assert len(wrong_way_imports(ROOT / "src/wovr/envs/base.py", source)) == 1
+
+
+def test_modules_of_the_simulator_side_never_import_torch() -> None:
+    script = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    heavy = {'torch', 'lightning', 'diffusers'} & set(sys.modules)\n"
+        "    assert not heavy, f'{name} imports {heavy}'\n"
+    )
+    names = [name for name in torch_free_modules() if name != "wovr.__main__"]
+    result = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr.splitlines()[-1]
+    assert {"wovr.cli", "wovr.envs.base", "wovr.envs.registry", "wovr.types"} <= set(names)
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_short_and_are_named_by_their_subject(path: Path) -> None:
+    assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
+    assert len(path.read_text().splitlines()) <= 400, "a file past 400 lines is asking to be two"
+
+
+PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "joblib"}
+
+
+def unpickling(source: str) -> list[str]:
+    """Calls and imports by which something read from disk could run code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += [name for name in names if name.split(".")[0] in PICKLERS]
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if call == "torch.load" and keywords.get("weights_only") != "True":
+            found.append(f"{call} without weights_only=True")
+        if call.endswith("load_from_checkpoint") and keywords.get("weights_only") != "True":
+            found.append(f"{call} without weights_only=True")
+        if keywords.get("allow_pickle", "False") != "False":
+            found.append(f"{call} with allow_pickle")
+        if call in {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}:
+            found.append(call)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_nothing_is_unpickled(path: Path) -> None:
+    assert unpickling(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "Task.load_from_checkpoint(path)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text, yaml.Loader)",
+    ],
+)
+def test_unpickling_is_noticed(source: str) -> None:
+    assert len(unpickling(source)) == 1
