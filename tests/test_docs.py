@@ -107,7 +107,8 @@ def test_the_tree_names_every_file_and_only_those() -> None:
     }
     entries = tree_of_readme()
     named = {path for path in entries if path.startswith("src/wovr/") and path.endswith(".py")}
-    assert named == files
+    assert sorted(files - named) == [], "files without a line in the tree"
+    assert sorted(named - files) == [], "lines of the tree without a file"
     assert [path for path in entries if not (ROOT / path).exists()] == []
     assert [path for path, line in entries.items() if not line] == []
 

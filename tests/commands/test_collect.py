@@ -47,6 +47,7 @@ def test_stores_what_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     out = tmp_path / "demos"
     assert main(arguments(out, "--tasks", "go_blue,0", "--init_states", "5:9", "--env_args.size", "72")) == 0
     printed = capsys.readouterr()
+    assert "note: 6 of 14 episodes start where another one does" in printed.out
     assert printed.err == ""  # no progress bar where there is no terminal
     assert "14 episodes" in printed.out
     assert "SR 1.000" in printed.out
@@ -239,6 +240,21 @@ def test_a_killed_parent_takes_its_workers_along(tmp_path: Path) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stage", ["starting", "acting"])
+def test_ctrl_c_is_one_line_too(tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "out"
+    child = process(arguments(out, "--env_args.delay", "0.05", "--workers", "3"), start_new_session=True)
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    while not ((out / "collect.json").exists() if stage == "acting" else children.read_text()):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.001)
+    time.sleep(0.3 if stage == "acting" else 0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, error = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert error == "wovr: interrupted; the same command again picks up where it stopped\n"
 
 
 def test_help_describes_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

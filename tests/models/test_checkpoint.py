@@ -213,3 +213,8 @@ def test_weights_that_do_not_fit(tmp_path: Path, change: Any, message: str) -> N
 def test_arguments_that_are_not_primitive_cannot_be_recorded() -> None:
     with pytest.raises(TypeError, match=r"Outer\.name is a Tensor"):
         record({"net": Outer(Inner(3), name=torch.ones(1))}, {})  # type: ignore[arg-type]
+
+
+def test_two_networks_of_a_kind_cannot_be_told_apart() -> None:
+    with pytest.raises(ValueError, match="two networks of a kind: a inner, b inner"):
+        record({"a": Inner(3), "b": Inner(3)}, {})

@@ -105,6 +105,9 @@ def collect(
         plan = plan_episodes(chosen, episodes, init_states, seed)
         recording = Recording(out, suite, plan, shard_episodes, seed, source=env)
         actor = make_actor(policy, simulators, temperature, device)
+        repeated = episodes - len({(episode.start.task, episode.start.init_state) for episode in plan})
+        if repeated and (policy == "expert" or temperature == 0):
+            print(f"note: {repeated} of {episodes} episodes start where another one does and may be its copies")
         with only_collector(run):
             write_json(out / INPUTS_FILE, inputs)
             there = check_shards(recording)

@@ -129,6 +129,7 @@ class MetaWorldEnv(SimulatorEnv):
             else:
                 # Tasks come in turn, so those kept are due earlier than the one that has just been.
                 self.current.close()
+            self.current = None  # not ours any more, even if the next one cannot be made
         idle = _KEPT.get((name, self.size, self.camera))
         self.current = idle.pop() if idle else _TaskSimulator(name, self.size, self.camera)
         return self.current

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Barrier
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from wovr.envs.registry import make_simulator
+from wovr.envs.rendering import choose_backend
 from wovr.envs.spawning import clean_children
 from wovr.errors import UserError
 from wovr.types import StartState
@@ -79,10 +81,9 @@ def _keep_barrier(barrier: Barrier) -> None:
 
 def _play(name: str, arguments: Mapping[str, Any], episodes: Sequence[RecordedActions]) -> tuple[float, float]:
     """In the process: play, and return when that began and ended (CLOCK_MONOTONIC, which processes share)."""
-    from wovr.envs.rendering import choose_backend
-
     try:
-        choose_backend()
+        with suppress(UserError):  # an environment that needs OpenGL says so itself
+            choose_backend()
         env = make_simulator(name, arguments)
         env.start(episodes[0].start)  # the first start compiles models and makes renderers
     except BaseException:

@@ -6,9 +6,9 @@ every worker seconds and hundreds of megabytes. So this module, and all that it 
 
 from __future__ import annotations
 
-import signal
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from wovr.envs.base import SimulatorEnv
 from wovr.envs.registry import make_simulator
+from wovr.envs.rendering import choose_backend
 from wovr.envs.shared_blocks import BlockShape, SharedBlocks
 from wovr.errors import UserError
 from wovr.types import StartState, TaskInfo
@@ -158,9 +159,10 @@ class SimulationWorker:
 
     def make(self) -> WorkerReport:
         """Make the simulators."""
-        from wovr.envs.rendering import choose_backend
-
-        choose_backend()  # before MuJoCo is imported with the environment: it reads its backend only then
+        # Before MuJoCo is imported with the environment, which reads its backend only then. Where there is no OpenGL,
+        # an environment that needs it says so itself.
+        with suppress(UserError):
+            choose_backend()
         for row in self.settings.rows:
             env = make_simulator(self.settings.name, self.settings.arguments)
             _check_spaces(self.settings.name, env)
@@ -235,7 +237,6 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
 
     Every answer is a tuple of one: the method's result or a WorkerFailure.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to do
     worker = SimulationWorker(settings)
     while True:
         try:

@@ -6,6 +6,9 @@ A checkpoint is Lightning's own dictionary plus one key, `wovr`, that holds prim
      "networks": {kind: {"class_path": ..., "init_args": {...}, "prefix": where its weights are in `state_dict`}},
      "data": {"fingerprint": ..., "action_statistics": {...}, ...}}
 
+The weights in `state_dict` are the ones to use: a run that averages its weights (Lightning's WeightAveraging) puts the
+averaged ones there and keeps the others beside them.
+
 Files are read with `weights_only=True`, so nothing is unpickled, and a class path is followed only below the package
 `wovr` or when its class was registered, so a checkpoint from elsewhere cannot make us import its code.
 """
@@ -76,8 +79,11 @@ def record(networks: Mapping[str, Network], data: Mapping[str, Any]) -> dict[str
 
     Raises:
         TypeError: A network was made with arguments that a checkpoint cannot hold.
+        ValueError: Two networks of a kind.
     """
     described = {network.kind: {**_blueprint(network), "prefix": f"{name}."} for name, network in networks.items()}
+    if len(described) < len(networks):
+        raise ValueError(f"two networks of a kind: {', '.join(f'{k} {n.kind}' for k, n in networks.items())}")
     return {"format": FORMAT, "version": __version__, "networks": described, "data": _plain(dict(data), "data")}
 
 

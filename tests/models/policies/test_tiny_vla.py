@@ -77,3 +77,11 @@ def test_impossible_arguments_are_refused() -> None:
         TinyVLA(channels=(8, 12, 16))
     with pytest.raises(ValueError, match="not a multiple of heads"):
         TinyVLA(width=30)
+
+
+def test_an_instruction_met_in_inference_can_be_trained_on() -> None:
+    policy, observation = small_policy(), observe(1, text=["a sentence no other test has"])
+    with torch.inference_mode():
+        tokens = policy.act(observation, temperature=0).tokens
+    policy.log_prob(observation, tokens.clone()).log_probs.sum().backward()
+    assert policy.text.embedding.weight.grad is not None

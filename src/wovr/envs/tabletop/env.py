@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 from wovr.envs.base import SimulatorEnv, image_observation_space
-from wovr.envs.rendering import choose_backend
+from wovr.envs.rendering import choose_backend, fast_renderer
 
 choose_backend()  # before mujoco is imported
 
@@ -48,13 +48,15 @@ HAND_START = ((-0.04, 0.04), (-0.06, 0.02), (0.14, 0.18))
 
 
 class TabletopEnv(SimulatorEnv):
-    """A Cartesian gripper over a table. Action (dx, dy, dz, grip): the target moves by 2.5 cm x (dx, dy, dz), fingers
-    close for grip = 1 and open for grip = -1 (values between command a width between).
+    """A Cartesian gripper over a table.
+
+    Action (dx, dy, dz, grip): the fingertips' target moves by 2.5 cm x (dx, dy, dz); the fingers close for grip = 1 and
+    open for grip = -1, values between command a width between.
 
     Args:
         size: Height and width of the picture, pixels.
         jitter: Half width of the objects' jitter in an initial state, metres.
-    """  # noqa: D205
+    """
 
     fps: ClassVar[float] = 10.0
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
@@ -91,7 +93,7 @@ class TabletopEnv(SimulatorEnv):
                 f"choose 0 to {info.num_init_states - 1}",
             )
         self.task = TASKS[start.suite][start.task]
-        self.model = _model(start.suite, start.task, self.size)
+        self.model = _model(start.suite, start.task)
         self.data = mujoco.MjData(self.model)
         self.world = World(self.model, self.data, self.task)
         self.expert = Expert(self.world)
@@ -133,11 +135,11 @@ class TabletopEnv(SimulatorEnv):
         """(4,) float32, the scripted expert's action: a function of the simulator's state alone."""
         return self.expert.action()
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """(H, W, 3) uint8, the camera's picture."""
         assert self.task is not None
-        renderer = _renderer(self.model)
-        renderer.update_scene(self.data, camera="front", scene_option=_SCENE_OPTION)
+        renderer = _renderer(self.model, self.size)
+        renderer.update_scene(self.data, camera="front")
         return renderer.render()
 
     def _observation(self) -> dict[str, Any]:
@@ -171,7 +173,8 @@ class TabletopEnv(SimulatorEnv):
             yaw = rng.uniform(-0.15, 0.15)
             joint = self.model.joint(placement.thing.name).qposadr[0]
             height = placement.support + thing_half_height(placement.thing) + 0.0005
-            position = np.clip(np.array(spot) + offsets[spot], -np.array(TABLE_HALF) + 0.03, np.array(TABLE_HALF) - 0.03)
+            room = np.array(TABLE_HALF) - 0.03
+            position = np.clip(np.array(spot) + offsets[spot], -room, room)
             self.data.qpos[joint : joint + 7] = [*position, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         mujoco.mj_step(self.model, self.data, SUBSTEPS)  # objects settle before the first picture
         self.data.time = 0.0
@@ -188,22 +191,14 @@ class TabletopEnv(SimulatorEnv):
         mujoco.mj_setState(self.model, self.data, state[1:], mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
-_SCENE_OPTION = mujoco.MjvOption()
-
-
-@lru_cache(maxsize=None)
-def _model(suite: str, task: int, size: tuple[int, int]) -> mujoco.MjModel:
+@cache
+def _model(suite: str, task: int) -> mujoco.MjModel:
     """The compiled scene of a task, shared by all environments of a process (data is each environment's own)."""
     chosen = TASKS[suite][task]
-    things = [placement.thing for placement in chosen.placements]
-    return mujoco.MjModel.from_xml_string(scene_xml(things, chosen.fixtures, size))
+    return mujoco.MjModel.from_xml_string(scene_xml([p.thing for p in chosen.placements], chosen.fixtures))
 
 
-@lru_cache(maxsize=None)
-def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:
+@cache
+def _renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
     """One renderer a model and process: rendering is synchronous, and a context takes 50 ms to make."""
-    renderer = mujoco.Renderer(model, model.vis.global_.offheight, model.vis.global_.offwidth)
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = False
-    return renderer
+    return fast_renderer(model, size)

@@ -16,6 +16,9 @@ STEP = 0.025
 """Metres an action of 1 moves the fingertips, as in the environment."""
 
 OPEN, CLOSE = -1.0, 1.0
+CRADLE = 0.2
+"""Grip for pushing: fingers 4 cm apart cradle a cylinder. Closed ones would be wedged apart by it and hold it."""
+
 ALIGNED = 0.007
 """Metres of horizontal error below which the gripper goes down or lets go."""
 
@@ -121,16 +124,16 @@ class Expert:
         world = self.world
         thing, hand = world.position(goal.thing), world.hand
         if world.in_place(goal) and abs(self._error(goal)[1]) < 0.012:
-            # Done pushing: back off along +y before going up, so that the object is let go.
-            return np.array([0.0, 1.0, 0.3, CLOSE], dtype=np.float32)
+            # Done pushing: let go and back off along +y before going up.
+            return np.array([0.0, 1.0, 0.3, OPEN], dtype=np.float32)
         behind = thing + np.array([0.0, OBJECT_HALF + 0.022, 0.0])
         low = 0.022
         if abs(hand[0] - thing[0]) > 0.012 or hand[1] < thing[1] + OBJECT_HALF:
             if hand[2] < 0.085 and (abs(hand[0] - thing[0]) > 0.012 or hand[1] < behind[1] - 0.02):
-                return self._move(np.array([hand[0], hand[1], 0.1]), CLOSE)
-            return self._move(np.array([behind[0], behind[1], 0.1]), CLOSE)
+                return self._move(np.array([hand[0], hand[1], 0.1]), CRADLE)
+            return self._move(np.array([behind[0], behind[1], 0.1]), CRADLE)
         if hand[2] > low + 0.01:
             if hand[2] > 0.07 and hand[1] < behind[1] - 0.006:
-                return self._move(np.array([behind[0], behind[1], hand[2]]), CLOSE)
-            return self._move(np.array([behind[0], max(hand[1], behind[1]), low]), CLOSE)
-        return self._move(np.array([thing[0], hand[1] - STEP, low]), CLOSE, speed=0.5)
+                return self._move(np.array([behind[0], behind[1], hand[2]]), CRADLE)
+            return self._move(np.array([behind[0], max(hand[1], behind[1]), low]), CRADLE)
+        return self._move(np.array([thing[0], hand[1] - STEP, low]), CRADLE, speed=0.5)

@@ -10,7 +10,7 @@ between gripper and bar is the gripper's height, which one picture alone could n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OBJECT_HALF = 0.025
@@ -101,8 +101,6 @@ HEADER = """
   <size memory="4M"/>
   <visual>
     <headlight ambient=".45 .45 .45" diffuse=".45 .45 .45" specular="0 0 0"/>
-    <quality shadowsize="0" offsamples="0"/>
-    <global offwidth="{width}" offheight="{height}"/>
     <map znear=".05" zfar="10"/>
   </visual>
   <default>
@@ -153,21 +151,17 @@ FOOTER = """
 """
 
 
-def scene_xml(things: Sequence[Thing], fixtures: Iterable[Fixture], size: tuple[int, int]) -> str:
+def scene_xml(things: Sequence[Thing], fixtures: Sequence[Fixture]) -> str:
     """The MJCF of one task's scene.
 
     Args:
         things: Movable objects; object i has the free joint `name`, so its position is set in `qpos`.
         fixtures: Fixed parts.
-        size: Largest picture that will be rendered, (H, W) in pixels.
 
     Returns:
         MJCF text.
     """
-    header = HEADER.format(
-        height=size[0], width=size[1], table_x=TABLE_HALF[0], table_y=TABLE_HALF[1], open=OPEN_HALF
-    )
-    fixtures = list(fixtures)
+    header = HEADER.format(table_x=TABLE_HALF[0], table_y=TABLE_HALF[1], open=OPEN_HALF)
     has_drawer = any(fixture.kind == "cabinet" for fixture in fixtures)
     footer = FOOTER.format(drawer_runs_free='<exclude body1="cabinet" body2="drawer"/>' if has_drawer else "")
     return header + "".join(map(_fixture_xml, fixtures)) + "".join(map(_thing_xml, things)) + footer
@@ -207,7 +201,8 @@ def _fixture_xml(fixture: Fixture) -> str:
             f'size="{TABLE_HALF[0]} {EDGE_WIDTH / 2} .0004" pos="0 0 .0004" rgba="{COLOURS["white"]}"/></body>\n'
         )
     if fixture.kind == "bin":
-        return f'    <body name="bin" pos="{x} {y} 0">{_open_box(BIN_HALF, BIN_HALF, BIN_WALL, ".42 .30 .20 1")}</body>\n'
+        walls = _open_box(BIN_HALF, BIN_HALF, BIN_WALL, ".42 .30 .20 1")
+        return f'    <body name="bin" pos="{x} {y} 0">{walls}</body>\n'
     return _cabinet_xml(x, y)
 
 
@@ -237,8 +232,8 @@ def _cabinet_xml(x: float, y: float) -> str:
         f'<geom type="box" size="{half_x} .004 {height / 2}" pos="0 {half_y - 0.004} {height / 2}" {wood}/>'
         f'<body name="drawer" pos="0 -.004 .004" gravcomp="1">'
         f'<joint name="drawer" type="slide" axis="0 -1 0" range="0 {DRAWER_TRAVEL}" damping="8" frictionloss=".8"/>'
-        f'{tray}'
-        f'<geom name="knob" type="box" size=".016 .010 .024" pos="0 -.072 .028" rgba=".10 .10 .10 1" friction="1.3 .02 .001"/>'
-        f'<geom type="box" size=".006 .012 .006" pos="0 -.055 .028" rgba=".10 .10 .10 1"/>'
-        f'</body></body>\n'
+        f"{tray}"
+        f'<geom name="knob" class="finger" type="box" size=".016 .010 .024" pos="0 -.072 .028"/>'
+        f'<geom class="finger" type="box" size=".006 .012 .006" pos="0 -.055 .028"/>'
+        f"</body></body>\n"
     )

@@ -89,16 +89,108 @@ class _Place:
 
 
 _PLACES = (
-    _Place("next_to_cylinder", "next to the blue cylinder", (-0.03, -0.10), (0.02, 0.03), (-0.14, -0.10), (0.14, 0.08), (-0.11, 0.10), (0.13, -0.09)),  # noqa: E501
-    _Place("next_to_pad", "next to the green pad", (0.01, -0.10), (-0.13, 0.08), (-0.14, -0.03), (-0.02, 0.07), (0.12, 0.10), (0.12, -0.10)),  # noqa: E501
-    _Place("next_to_block", "next to the yellow block", (0.15, -0.02), (-0.16, 0.09), (-0.16, -0.01), (0.015, -0.03), (-0.03, 0.11), (-0.11, -0.10)),  # noqa: E501
-    _Place("next_to_cabinet", "next to the cabinet", (0.045, 0.10), (0.00, -0.08), (0.14, 0.00), (-0.13, -0.10), (-0.11, 0.10), (0.13, -0.10)),  # noqa: E501
-    _Place("on_block", "on the yellow block", (0.10, -0.09), (-0.14, 0.00), (0.02, 0.02), (0.10, -0.09), (0.12, 0.11), (-0.08, -0.10), _BLOCK_TOP),  # noqa: E501
-    _Place("on_cabinet", "on top of the cabinet", (-0.11, 0.10), (0.13, -0.03), (0.02, -0.10), (0.06, 0.10), (-0.11, 0.10), (-0.10, -0.08), CABINET_HEIGHT),  # noqa: E501
-    _Place("centre", "at the centre of the table", (0.00, -0.01), (-0.15, -0.02), (0.15, 0.05), (-0.13, -0.11), (0.06, 0.12), (0.11, -0.10)),  # noqa: E501
-    _Place("between", "between the blue cylinder and the yellow block", (-0.025, -0.02), (0.08, -0.125), (-0.15, -0.02), (0.11, -0.02), (-0.08, 0.115), (-0.09, -0.11)),  # noqa: E501
-    _Place("in_front_of_cabinet", "in front of the cabinet", (0.10, -0.025), (-0.12, 0.09), (-0.14, -0.02), (0.10, -0.12), (0.10, 0.11), (-0.05, -0.10)),  # noqa: E501
-    _Place("behind_cylinder", "behind the blue cylinder", (-0.10, 0.02), (0.09, -0.02), (-0.10, -0.06), (0.00, 0.11), (0.13, 0.11), (0.06, -0.11)),  # noqa: E501
+    _Place(
+        "next_to_cylinder",
+        "next to the blue cylinder",
+        (-0.03, -0.10),
+        (0.02, 0.03),
+        (-0.14, -0.10),
+        (0.14, 0.08),
+        (-0.11, 0.10),
+        (0.13, -0.09),
+    ),
+    _Place(
+        "next_to_pad",
+        "next to the green pad",
+        (0.01, -0.10),
+        (-0.13, 0.08),
+        (-0.14, -0.03),
+        (-0.02, 0.07),
+        (0.12, 0.10),
+        (0.12, -0.10),
+    ),
+    _Place(
+        "next_to_block",
+        "next to the yellow block",
+        (0.15, -0.02),
+        (-0.16, 0.09),
+        (-0.16, -0.01),
+        (0.015, -0.03),
+        (-0.03, 0.11),
+        (-0.11, -0.10),
+    ),
+    _Place(
+        "next_to_cabinet",
+        "next to the cabinet",
+        (0.045, 0.10),
+        (0.00, -0.08),
+        (0.14, 0.00),
+        (-0.13, -0.10),
+        (-0.11, 0.10),
+        (0.13, -0.10),
+    ),
+    _Place(
+        "on_block",
+        "on the yellow block",
+        (0.10, -0.09),
+        (-0.14, 0.00),
+        (0.02, 0.02),
+        (0.10, -0.09),
+        (0.12, 0.11),
+        (-0.08, -0.10),
+        _BLOCK_TOP,
+    ),
+    _Place(
+        "on_cabinet",
+        "on top of the cabinet",
+        (-0.11, 0.10),
+        (0.13, -0.03),
+        (0.02, -0.10),
+        (0.06, 0.10),
+        (-0.11, 0.10),
+        (-0.10, -0.08),
+        CABINET_HEIGHT,
+    ),
+    _Place(
+        "centre",
+        "at the centre of the table",
+        (0.00, -0.01),
+        (-0.15, -0.02),
+        (0.15, 0.05),
+        (-0.13, -0.11),
+        (0.06, 0.12),
+        (0.11, -0.10),
+    ),
+    _Place(
+        "between",
+        "between the blue cylinder and the yellow block",
+        (-0.025, -0.02),
+        (0.08, -0.125),
+        (-0.15, -0.02),
+        (0.11, -0.02),
+        (-0.08, 0.115),
+        (-0.09, -0.11),
+    ),
+    _Place(
+        "in_front_of_cabinet",
+        "in front of the cabinet",
+        (0.10, -0.025),
+        (-0.12, 0.09),
+        (-0.14, -0.02),
+        (0.10, -0.12),
+        (0.10, 0.11),
+        (-0.05, -0.10),
+    ),
+    _Place(
+        "behind_cylinder",
+        "behind the blue cylinder",
+        (-0.10, 0.02),
+        (0.09, -0.02),
+        (-0.10, -0.06),
+        (0.00, 0.11),
+        (0.13, 0.11),
+        (0.06, -0.11),
+    ),
 )
 
 
@@ -191,16 +283,40 @@ _GOALS: tuple[tuple[str, str, tuple[Goal, ...]], ...] = (
 )
 
 _LONG: tuple[tuple[str, str, tuple[Goal, ...]], ...] = (
-    ("cube_green_cylinder_bin", "put the red cube on the green pad and the blue cylinder in the bin", (_CUBE_ON_GREEN, _CYLINDER_IN_BIN)),  # noqa: E501
-    ("cube_yellow_cylinder_green", "put the red cube on the yellow pad and the blue cylinder on the green pad", (_CUBE_ON_YELLOW, _CYLINDER_ON_GREEN)),  # noqa: E501
+    (
+        "cube_green_cylinder_bin",
+        "put the red cube on the green pad and the blue cylinder in the bin",
+        (_CUBE_ON_GREEN, _CYLINDER_IN_BIN),
+    ),
+    (
+        "cube_yellow_cylinder_green",
+        "put the red cube on the yellow pad and the blue cylinder on the green pad",
+        (_CUBE_ON_YELLOW, _CYLINDER_ON_GREEN),
+    ),
     ("open_cube_in_drawer", "open the drawer and put the red cube in it", (_OPEN, _CUBE_IN_DRAWER)),
     ("open_cylinder_in_drawer", "open the drawer and put the blue cylinder in it", (_OPEN, _CYLINDER_IN_DRAWER)),
     ("both_in_bin", "put both the red cube and the blue cylinder in the bin", (_CUBE_IN_BIN, _CYLINDER_IN_BIN)),
-    ("tower_on_green", "put the blue cylinder on the green pad and stack the red cube on it", (_CYLINDER_ON_GREEN, _CUBE_ON_CYLINDER)),  # noqa: E501
+    (
+        "tower_on_green",
+        "put the blue cylinder on the green pad and stack the red cube on it",
+        (_CYLINDER_ON_GREEN, _CUBE_ON_CYLINDER),
+    ),
     ("open_cube_green", "open the drawer and put the red cube on the green pad", (_OPEN, _CUBE_ON_GREEN)),
-    ("cube_cabinet_cylinder_green", "put the red cube on top of the cabinet and the blue cylinder on the green pad", (_CUBE_ON_CABINET, _CYLINDER_ON_GREEN)),  # noqa: E501
-    ("open_cube_drawer_cylinder_yellow", "open the drawer, put the red cube in it and put the blue cylinder on the yellow pad", (_OPEN, _CUBE_IN_DRAWER, _CYLINDER_ON_YELLOW)),  # noqa: E501
-    ("cube_green_cylinder_yellow_open", "put the red cube on the green pad, put the blue cylinder on the yellow pad and open the drawer", (_CUBE_ON_GREEN, _CYLINDER_ON_YELLOW, _OPEN)),  # noqa: E501
+    (
+        "cube_cabinet_cylinder_green",
+        "put the red cube on top of the cabinet and the blue cylinder on the green pad",
+        (_CUBE_ON_CABINET, _CYLINDER_ON_GREEN),
+    ),
+    (
+        "open_cube_drawer_cylinder_yellow",
+        "open the drawer, put the red cube in it and put the blue cylinder on the yellow pad",
+        (_OPEN, _CUBE_IN_DRAWER, _CYLINDER_ON_YELLOW),
+    ),
+    (
+        "cube_green_cylinder_yellow_open",
+        "put the red cube on the green pad, put the blue cylinder on the yellow pad and open the drawer",
+        (_CUBE_ON_GREEN, _CYLINDER_ON_YELLOW, _OPEN),
+    ),
 )
 
 TASKS: Mapping[str, tuple[Task, ...]] = {
