@@ -20,6 +20,9 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> (module with `main(args) -> None`, help line)."""
 
+ACTING = ("collect", "evaluate", "bench")
+"""Verbs that run simulators beside a policy."""
+
 
 def usage() -> str:
     """The text of `wovr --help`."""
@@ -62,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    if args[0] in ACTING:
+        # Between operations torch's threads would spin on the cores that simulators and encoders need, which made
+        # acting up to ten times slower. OpenMP reads this once, when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         importlib.import_module(VERBS[args[0]][0]).main(args[1:])
     except UserError as error:

@@ -147,8 +147,12 @@ def test_one_collector_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_expert_and_random_never_import_torch(tmp_path: Path) -> None:
-    code = "import sys; from wovr.cli import main; assert main(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    code = (
+        "import os, sys; from wovr.cli import main; assert main(sys.argv[1:]) == 0; assert 'torch' not in sys.modules;"
+        "assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"  # in time for a torch that a checkpoint would import
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment["PYTHONPATH"] = str(ROOT)
     for policy in ("expert", "random"):
         args = arguments(tmp_path / policy, "--env_args.forbid", "torch", policy=policy, episodes=3)
         subprocess.run([sys.executable, "-c", code, *args], env=environment, check=True, capture_output=True)

@@ -22,7 +22,7 @@ from wovr.tasks.behaviour_cloning import BehaviourCloning
 POLICY = {
     "class_path": "wovr.models.policies.tiny_vla.TinyVLA",
     "init_args": {
-        "bins": 9, "channels": [8, 16, 16], "width": 16, "layers": 1, "heads": 2, "text_width": 16, "buckets": 64,
+        "bins": 9, "channels": [16, 16], "width": 16, "layers": 1, "heads": 2, "text_width": 16, "buckets": 64,
     },
 }  # fmt: skip
 CONFIG: dict[str, Any] = {

@@ -13,7 +13,6 @@ the workers; the background work of a shard (video encoding, writing) goes on be
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -250,7 +249,6 @@ def policy_name(policy: str) -> str:
     """
     if policy in BUILTIN:
         return policy
-    _share_the_processor()
     from wovr.models.policies.loading import policy_fingerprint
 
     return policy_fingerprint(Path(policy))
@@ -272,16 +270,6 @@ def make_actor(policy: str, env: ChunkVectorEnv, temperature: float = 1.0, devic
     """
     if policy in BUILTIN:
         return BUILTIN[policy]()
-    _share_the_processor()
     from wovr.envs.policy_actor import PolicyActor
 
     return PolicyActor.from_checkpoint(policy, env, temperature, device)
-
-
-def _share_the_processor() -> None:
-    """Have torch's threads sleep between their tasks. Call it before torch is imported: OpenMP reads this once.
-
-    They would spin for milliseconds after each operation, on the cores that simulators and encoders need: collecting
-    with a policy was up to ten times slower for it.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
