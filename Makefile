@@ -40,7 +40,7 @@ test: lint ## check style and types, run the tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)
 
 lint: setup ## check style and types
-	.venv/bin/ruff check src tests
+	.venv/bin/ruff check --output-format concise src tests
 	.venv/bin/ruff format --check src tests
 	.venv/bin/mypy
 
@@ -49,7 +49,7 @@ format: setup ## rewrite the sources in the house style
 	.venv/bin/ruff format src tests
 
 extras-test: .venv-metaworld/.packages ## test the metaworld extra in an environment of its own
-	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/test_metaworld.py
+	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/test_metaworld.py tests/envs/test_gym.py
 
 clean: ## delete the virtual environments and caches; data/ and runs/ stay
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info

@@ -111,6 +111,32 @@ def test_a_verb_of_two_words_lists_the_second(
     assert all(word in text for word in SUBVERBS[words[0]])
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["collect", "--sweet", "spatial"], "--sweet"),
+        (["collect", "--episodes", "many"], "episodes"),
+        (["evaluate", "--policy", "expert"], "suite, episodes, out"),
+        (["data", "inspekt", "data"], "inspekt"),
+        (["data", "verify"], "folder"),
+        (["bench", "loader", "--data", ".", "--seconds", "long"], "seconds"),
+        (["fit", "--config", "conf/none.yaml"], "conf/none.yaml"),
+        (["fit", "--sweet", "spatial"], "--sweet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_options_is_one_line_and_status_2(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("wovr: error: ")
+    assert named in captured.err
+    assert f"see: wovr {words[0]} --help" in captured.err
+
+
 def test_an_option_without_a_help_line_is_noticed() -> None:
     text = (
         "options:\n"

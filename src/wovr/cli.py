@@ -14,14 +14,12 @@ from wovr.errors import UserError
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("wovr.commands.train", "train a model from episodes: wovr fit --config conf/bc.yaml"),
     "collect": ("wovr.commands.collect", "act in an environment and store the episodes as shards"),
-    "evaluate": ("wovr.commands.evaluate", "measure a policy: success rates with intervals, videos, metrics.json"),
+    "evaluate": ("wovr.commands.evaluate", "measure a policy (success rates) or, with --world_model, a world model"),
+    "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
     "data": ("wovr.commands.data", "look into and check stored episodes: wovr data inspect|verify DIR"),
     "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader"),
 }
 """Verb -> (module with `main(args) -> None`, help line)."""
-
-ACTING = ("collect", "evaluate", "bench")
-"""Verbs that run simulators beside a policy."""
 
 
 def usage() -> str:
@@ -65,10 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    if args[0] in ACTING:
-        # Between operations torch's threads would spin on the cores that simulators and encoders need, which made
-        # acting up to ten times slower. OpenMP reads this once, when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Between operations torch's threads would spin on cores that simulators, encoders or another job need: acting became
+    # up to ten times slower, training beside another training sixteen times. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         importlib.import_module(VERBS[args[0]][0]).main(args[1:])
     except UserError as error:

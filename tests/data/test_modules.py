@@ -127,3 +127,10 @@ def test_bad_options(folder: Path, options: dict[str, Any], message: str) -> Non
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         data(tmp_path / "nothing")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_are_pinned_for_a_gpu(folder: Path) -> None:
+    batch = next(iter(data(folder).train_dataloader()))
+    assert batch.image.is_pinned() and batch.actions.is_pinned() and batch.mask.is_pinned()  # noqa: PT018

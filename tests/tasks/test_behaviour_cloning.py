@@ -53,7 +53,7 @@ def test_what_is_past_the_end_does_not_count() -> None:
 
 def test_one_batch_is_learnt_by_heart() -> None:
     torch.manual_seed(0)
-    policy = TinyVLA(4, 3, 33, channels=(8, 16, 16), width=32, layers=1, heads=2, text_width=16, buckets=64)
+    policy = TinyVLA(4, 3, 33, channels=(16, 16), width=32, layers=1, heads=2, text_width=16, buckets=64)
     batch = make_batch(8, 4, 3)
     module = quiet(policy)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
 
+from wovr.commands.arguments import call
 from wovr.commands.collect_speed import bench_collect
 from wovr.data.clips import ClipDataset, collate_clips
 from wovr.data.reader import EpisodeStore
@@ -88,4 +88,4 @@ BENCHMARKS: dict[str, Callable[..., None]] = {"collect": bench_collect, "loader"
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr bench ARGS`."""
-    auto_cli(dict(BENCHMARKS), args=list(args), as_positional=False, prog="wovr bench", description=__doc__)
+    call(BENCHMARKS, args, "bench", __doc__)

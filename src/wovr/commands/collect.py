@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr import __version__
+from wovr.commands.arguments import call
 from wovr.data.shards import DATASET_FILE, ShardRecord, finish_dataset
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.progress import ActingProgress
@@ -207,6 +208,4 @@ def only_collector(run: RunFolder) -> Iterator[None]:
 
 def main(args: Sequence[str]) -> None:
     """Run the verb."""
-    from jsonargparse import auto_cli
-
-    auto_cli(collect, args=list(args), as_positional=False, prog="wovr collect")
+    call(collect, args, "collect")

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wovr.commands.arguments import call
 from wovr.data.dataset import read_dataset
 from wovr.data.inspection import contact_sheet, describe, write_png
 from wovr.data.reader import EpisodeStore
@@ -69,4 +69,4 @@ def verify(folder: Path) -> None:
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr data ARGS`."""
-    auto_cli({"inspect": inspect, "verify": verify}, args=list(args), prog="wovr data", description=__doc__)
+    call({"inspect": inspect, "verify": verify}, args, "data", __doc__, as_positional=True)

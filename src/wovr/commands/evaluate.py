@@ -1,4 +1,7 @@
-"""`wovr evaluate`: measure a policy. One function a metric; metrics.json, a table, videos."""
+"""`wovr evaluate`: measure a policy. One function a metric; metrics.json, a table, videos.
+
+With `--world_model` it measures a world model: `wovr.commands.world_model_quality`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 
 from wovr import __version__
+from wovr.commands.arguments import call
 from wovr.commands.success_rate import measure_success, success_table
 from wovr.envs.rollout import policy_name
 from wovr.envs.workers import count_workers
@@ -58,7 +62,8 @@ def evaluate(
 ) -> None:
     """Measure a policy in an environment.
 
-    Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured.
+    Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured. A world
+    model is measured with other options: wovr evaluate --help --world_model CKPT.
 
     Args:
         policy: Who acts: expert, random, or the path of a policy's checkpoint.
@@ -134,6 +139,9 @@ def forget(out: Path) -> None:
 
 def main(args: Sequence[str]) -> None:
     """Run the verb."""
-    from jsonargparse import auto_cli
+    if any(word.partition("=")[0] == "--world_model" for word in args):
+        from wovr.commands.world_model_quality import evaluate_world_model
 
-    auto_cli(evaluate, args=list(args), as_positional=False, prog="wovr evaluate")
+        call(evaluate_world_model, args, "evaluate")
+    else:
+        call(evaluate, args, "evaluate")

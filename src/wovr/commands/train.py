@@ -12,6 +12,7 @@ What is trained is a matter of the YAML's class paths alone. A run owns a folder
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ NOISE = (
     r"LightningCLI's args parameter is intended to run from within Python",  # how verbs are meant to call it
     r"The 'train_dataloader' does not have many workers",  # frames in memory: workers would only copy them
     r"The 'val_dataloader' does not have many workers",
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen autoencoder
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
@@ -190,6 +192,7 @@ def fit(cli: FitCLI) -> None:
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit status 1, and a termination signal into 0.
         if cli.trainer.received_sigterm:
+            print("wovr: terminated; the same command again picks up where it stopped", file=sys.stderr)
             raise SystemExit(143) from error
         raise KeyboardInterrupt from error
     except OSError as error:

@@ -27,12 +27,22 @@ class BatchSource(Protocol):
         """The batch made of these samples."""
 
 
+class SampleOrder(Protocol):
+    """Which samples an epoch is made of: a function of a generator alone."""
+
+    def __len__(self) -> int:
+        """Samples of every epoch."""
+
+    def __call__(self, random: np.random.Generator) -> np.ndarray:
+        """(len(self),) int64, samples in the order of an epoch."""
+
+
 class ResumableLoader:
     """Iterates over batches; each pass is one epoch.
 
-    Sample order in epoch e is a permutation drawn from (seed, e) alone, so it does not depend on what ran before, nor
-    on the number of workers. With several ranks each takes every `ranks`-th sample of the same permutation, and the few
-    samples that would make ranks uneven are left out of the epoch.
+    Sample order in epoch e is drawn from (seed, e) alone, so it does not depend on what ran before, nor on the number
+    of workers. It is a permutation of all samples, unless `order` says otherwise. With several ranks each takes every
+    `ranks`-th sample of the same order, and the few samples that would make ranks uneven are left out of the epoch.
 
     Args:
         source: The samples.
@@ -42,7 +52,8 @@ class ResumableLoader:
         num_workers: Processes that load; 0 to load in this one.
         rank: This process among `ranks`.
         ranks: Processes that share the samples.
-        pin_memory: Put batches in page-locked memory, for a GPU.
+        pin_memory: Put batches in page-locked memory, for a GPU; a batch that is no tensor needs a method `pin_memory`.
+        order: What an epoch is made of when `shuffle` is set; None for all samples in random order.
     """
 
     def __init__(
@@ -55,6 +66,7 @@ class ResumableLoader:
         rank: int = 0,
         ranks: int = 1,
         pin_memory: bool = False,
+        order: SampleOrder | None = None,
     ) -> None:
         self.source = source
         self.batch_size = batch_size
@@ -64,12 +76,13 @@ class ResumableLoader:
         self.rank = rank
         self.ranks = ranks
         self.pin_memory = pin_memory
+        self.order = order
         self.epoch = 0
         self.batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch, whatever is left of the present one."""
-        share = len(self.source) // self.ranks
+        share = (len(self.source) if self.order is None else len(self.order)) // self.ranks
         # Training batches are all of one size, unless there is less than one batch.
         return max(1, share // self.batch_size) if self.shuffle else math.ceil(share / self.batch_size)
 
@@ -104,9 +117,10 @@ class ResumableLoader:
         self.epoch, self.batch = state["epoch"], state["batch"]
 
     def _batches(self, epoch: int) -> list[list[int]]:
+        random = np.random.default_rng((self.seed, epoch))
         order = np.arange(len(self.source))
         if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+            order = random.permutation(order) if self.order is None else self.order(random)
         share = order[: len(order) // self.ranks * self.ranks][self.rank :: self.ranks]
         return [share[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
 

@@ -34,6 +34,11 @@ class DemonstrationBatch:
     actions: Tensor
     mask: Tensor
 
+    def pin_memory(self) -> DemonstrationBatch:
+        """The batch in page-locked memory; torch's loader asks for it where there is a GPU."""
+        image, actions, mask = (tensor.pin_memory() for tensor in (self.image, self.actions, self.mask))
+        return DemonstrationBatch(image, self.instruction, actions, mask)
+
 
 class DemonstrationSamples:
     """Every (episode, t) with the picture at t, the instruction and the actions t .. t + K - 1.

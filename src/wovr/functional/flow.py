@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -91,11 +92,11 @@ def check_sigmas(sigmas: Sequence[float]) -> None:
     """Check the levels of a sampler.
 
     Raises:
-        ValueError: There is none, they do not fall, or are not in (0, 1].
+        ValueError: They do not begin with 1, do not fall, or reach 0.
     """
-    falling = all(after < before for before, after in zip(sigmas, sigmas[1:], strict=False))
-    if not sigmas or not falling or not 0 < min(sigmas) <= max(sigmas) <= 1:
-        raise ValueError(f"sigmas {list(sigmas)}: falling numbers in (0, 1] are needed, at least one")
+    falling = all(after < before for before, after in pairwise(sigmas))
+    if not sigmas or sigmas[0] != 1 or not falling or sigmas[-1] <= 0:
+        raise ValueError(f"sigmas {list(sigmas)}: falling numbers from 1 to above 0 are needed")
 
 
 def bell_weight(sigma: Tensor, shift: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Which frames and actions a training window of the world model is made of. Index arithmetic, numpy only.
 
-A window is [reference | memory | new]: the episode's first frame, the M frames up to and including frame `start`, and the
-K frames that the actions from `start` on produce. Where the memory reaches before the episode the first frame is
+A window is [reference | memory | new]: the episode's first frame, the M frames up to and including frame `start`, and
+the K frames that the actions from `start` on produce. Where the memory reaches before the episode the first frame is
 repeated, as at the start of a rollout; no action produced those frames.
 """
 

@@ -182,11 +182,12 @@ def network_fingerprint(path: Path, kind: type[Network]) -> str:
     """
     checkpoint = read_checkpoint(path)
     described = _described(checkpoint, kind, path)
-    digest = hashlib.sha256(json.dumps([described["class_path"], described["init_args"]], sort_keys=True).encode())
-    for name, tensor in sorted(_weights(checkpoint, described, path).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return _digest(described, _weights(checkpoint, described, path))
+
+
+def fingerprint_of(network: Network) -> str:
+    """`network_fingerprint` of a network in memory: the same digits as of a checkpoint that holds it."""
+    return _digest(_blueprint(network), network.state_dict())
 
 
 def data_record(path: Path) -> dict[str, Any]:
@@ -196,6 +197,15 @@ def data_record(path: Path) -> dict[str, Any]:
         UserError: As `read_checkpoint`.
     """
     return dict(read_checkpoint(path)[KEY]["data"])
+
+
+def _digest(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits of a network's class path, arguments and weights."""
+    digest = hashlib.sha256(json.dumps([described["class_path"], described["init_args"]], sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _described(checkpoint: Mapping[str, Any], kind: type[Network], path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SENTENCES = ("put the red cube on the pad", "open the drawer", "push the blue bl
 def small_policy(seed: int = 0) -> TinyVLA:
     torch.manual_seed(seed)
     return TinyVLA(
-        chunk=3, action_dim=2, bins=9, channels=(8, 16, 16), width=16, layers=1, heads=2, text_width=16, buckets=64
+        chunk=3, action_dim=2, bins=9, channels=(16, 16), width=16, layers=1, heads=2, text_width=16, buckets=64
     ).eval()
 
 

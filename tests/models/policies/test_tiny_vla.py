@@ -74,7 +74,7 @@ def test_unseen_instruction_acts() -> None:
 
 def test_impossible_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
-        TinyVLA(channels=(8, 12, 16))
+        TinyVLA(channels=(16, 12))
     with pytest.raises(ValueError, match="not a multiple of heads"):
         TinyVLA(width=30)
 
