@@ -1,0 +1,203 @@
+"""`wovr evaluate --world_model CKPT`: imagined rollouts against held-out episodes (paper, sections 5.1 and 6.1).
+
+The protocol is the paper's: chunk after chunk, each imagined from the last frames of the one before, under the actions
+of held-out episodes; at the start the first frame stands in for the whole memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from wovr import __version__
+from wovr.commands.evaluate import LOG_WIDTH, METRICS_FILE
+from wovr.commands.held_out import HeldOutEpisodes
+from wovr.commands.measure_rollouts import FPS, Measurement, measure_quality
+from wovr.commands.quality_report import quality_table
+from wovr.data.reader import EpisodeStore
+from wovr.envs.workers import count_workers
+from wovr.errors import UserError
+from wovr.metrics.catalogue import METRICS, Instruments
+from wovr.metrics.weights import weights_folder
+from wovr.models.checkpoint import data_record, load_network, network_fingerprint
+from wovr.models.imagination import Imagination
+from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.state_probe import StateProbe
+from wovr.models.world_model import WorldModel
+from wovr.runs import RunFolder, read_json, write_json
+
+
+def evaluate_world_model(
+    world_model: str,
+    data: str,
+    out: Path,
+    metrics: str = "psnr,ssim,fps",
+    horizons: str = "16,32,64",
+    episodes: int = 0,
+    idm: str = "",
+    probe: str = "",
+    weights: str = "",
+    sigmas: str = "",
+    batch_size: int = 16,
+    precision: str = "fp32",
+    seed: int = 0,
+    videos: int = 4,
+    workers: int = 0,
+    device: str = "auto",
+) -> None:
+    """Measure a world model on held-out episodes.
+
+    Writes OUT/metrics.json, OUT/plots, OUT/videos and OUT/tensorboard, and prints a table. The same command again
+    prints what was measured.
+
+    Args:
+        world_model: Checkpoint of a world model.
+        data: Folder of held-out episodes; several as a comma list.
+        out: Folder of the results.
+        metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error; and the
+            stand-ins lpips[idm], flolpips[idm], fid[idm], fvd[idm], which need no weights from elsewhere.
+        horizons: Comma list of horizons: the first so many frames of an episode, the given one among them.
+        episodes: Use this many episodes, spread over the data; 0 for all.
+        idm: Checkpoint of an inverse-dynamics network, for action_following and the stand-ins.
+        probe: Checkpoint of a state probe, for state_error.
+        weights: Folder of weights; the environment's WOVR_WEIGHTS unless given, else the user's cache.
+        sigmas: Comma list of noise levels of the sampler, falling from 1; empty for the model's own.
+        batch_size: Rollouts side by side.
+        precision: fp32, or bf16 for matrix products of the world model in bfloat16.
+        seed: Seed of the noise.
+        videos: Rollouts to show beside the real episode.
+        workers: Simulator processes, for what really happens under swapped actions; 0 for one a processor core.
+        device: Where to compute: auto, cpu, cuda.
+    """
+    for flag, value, least in (("episodes", episodes, 0), ("batch_size", batch_size, 1), ("videos", videos, 0)):
+        if value < least:
+            raise UserError(f"--{flag} is {value}", f"give {least} or more")
+    names = _words(metrics)
+    for name in names:
+        if name not in METRICS and name != FPS:
+            raise UserError(f"unknown metric '{name}'", f"choose from: {', '.join([*METRICS, FPS])}")
+    frames = _numbers("horizons", horizons, int)
+    if not frames or min(frames) < 2:
+        raise UserError(f"--horizons is '{horizons}'", "give numbers from 2 on, e.g. 16,32,64")
+    levels = _numbers("sigmas", sigmas, float)
+    store = EpisodeStore(*_words(data))
+    inputs = {
+        "world_model": network_fingerprint(Path(world_model), WorldModel),
+        "data": store.fingerprint,
+        "metrics": names,
+        "horizons": frames,
+        "episodes": episodes,
+        "idm": network_fingerprint(Path(idm), InverseDynamics) if idm else None,
+        "probe": network_fingerprint(Path(probe), StateProbe) if probe else None,
+        "sigmas": levels,
+        "precision": precision,
+        "seed": seed,
+        "videos": videos,
+        "version": __version__,
+    }
+    run, path = RunFolder(out, inputs), out / METRICS_FILE
+    if run.is_done() and path.exists():
+        print(f"{out} is complete")
+    else:
+        chosen = choose_device(device)
+        instruments = Instruments(weights_folder(weights), Path(idm) if idm else None, Path(probe) if probe else None)
+        measurement = Measurement(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen)
+        model = load_network(Path(world_model), WorldModel).to(chosen)
+        check_data(model, store, Path(world_model))
+        maker = ImaginedRollouts(Imagination(model, levels or None, precision))
+        notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
+        run.start()
+        _forget(out)
+        values = measure_quality(maker, HeldOutEpisodes(store, frames, episodes), measurement, out)
+        values["notes"] = notes + values["notes"]
+        write_json(path, {"inputs": inputs, "world_model": values})
+        run.finish()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    console.print(quality_table(read_json(path)["world_model"]))
+
+
+class ImaginedRollouts:
+    """Rollouts of a world model, whole chunks at a time; the last chunk is filled up by repeating the last action.
+
+    Args:
+        imagination: The world model with its sampler.
+    """
+
+    def __init__(self, imagination: Imagination) -> None:
+        self.imagination = imagination
+
+    @torch.no_grad()
+    def __call__(self, reference: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+        """See `RolloutMaker`."""
+        chunk, count = self.imagination.model.chunk, actions.shape[1]
+        missing = -count % chunk
+        actions = torch.cat([actions, actions[:, -1:].expand(-1, missing, -1)], dim=1)
+        self.imagination.start(reference, seeds=seeds)
+        frames = [self.imagination.step(part) for part in actions.split(chunk, dim=1)]
+        return torch.cat(frames, dim=1)[:, :count]
+
+
+def choose_device(device: str) -> torch.device:
+    """The device behind `--device`.
+
+    Raises:
+        UserError: There is none of that kind.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is '{device}'", "give auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, and no such device is at hand", "give --device cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_data(model: WorldModel, store: EpisodeStore, path: Path) -> None:
+    """Compare a world model with the episodes it is to replay.
+
+    Raises:
+        UserError: Another action dimension.
+    """
+    if model.action_dim != store.action_dim:
+        raise UserError(
+            f"{path}: takes actions of {model.action_dim} dimensions, those of {store.folders[0]} have "
+            f"{store.action_dim}",
+            "give episodes of the robot it was trained on",
+        )
+
+
+def _same_data_notes(store: EpisodeStore, checkpoints: Mapping[str, str]) -> list[str]:
+    """A note for every network that was trained on the very episodes it is measured on."""
+    return [
+        f"{name}: trained on these same episodes, which are not held out"
+        for name, path in checkpoints.items()
+        if path and data_record(Path(path)).get("fingerprint") == store.fingerprint
+    ]
+
+
+def _forget(out: Path) -> None:
+    """Remove the pictures and videos of an earlier evaluation with other inputs."""
+    path = out / METRICS_FILE
+    before = read_json(path) if path.exists() else None
+    values = before.get("world_model") if isinstance(before, dict) else None
+    for kind in ("plots", "videos"):
+        names = values.get(kind) if isinstance(values, dict) else None
+        for name in names if isinstance(names, list) else ():
+            (out / kind / Path(str(name)).name).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(flag: str, text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(word) for word in _words(text)]
+    except ValueError as error:
+        raise UserError(f"--{flag} is '{text}'", "give numbers separated by commas") from error

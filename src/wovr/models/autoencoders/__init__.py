@@ -1,0 +1,1 @@
+"""Autoencoders: four frames to one latent frame and back."""

@@ -1,0 +1,88 @@
+"""The contract of a backbone: latents of a clip, a noise level for each latent frame, and the actions behind them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from wovr.models.checkpoint import Network
+
+
+class Backbone(Network, ABC):
+    """A network over T latent frames that answers for the new ones. What its answer means is the world model's matter.
+
+    A clip is [reference, memory, new]; context latents have noise level 0 (or the level of their noise, when the world
+    model tells it).
+
+    Args:
+        in_channels: Channels of a latent frame, C.
+        out_channels: Channels of the answer; as many as of a latent frame, and those of the world model's head.
+        action_dim: Dimensions of an action, A.
+        latent_frames: Latent frames of a clip, T.
+    """
+
+    kind: ClassVar[str] = "backbone"
+
+    def __init__(self, in_channels: int, out_channels: int, action_dim: int, latent_frames: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.action_dim = action_dim
+        self.latent_frames = latent_frames
+
+    @abstractmethod
+    def forward(
+        self,
+        latents: Tensor,
+        time: Tensor,
+        actions: Tensor,
+        position: Tensor | None = None,
+        *,
+        reference: bool = True,
+        new: int = 2,
+    ) -> Tensor:
+        """Answer for the last latent frames.
+
+        Args:
+            latents: (B, C, T, h, w) float.
+            time: (B, T) float in [0, 1], noise level of each latent frame.
+            actions: (B, 4 T, A) float in [-1, 1], the action that produced each frame; neutral where none did.
+            position: (B, T) float, when each latent frame is, in latent frames; None for 0, 1, 2, ...
+            reference: The first latent frame is the reference.
+            new: Latent frames at the end that are asked for.
+
+        Returns:
+            (B, out_channels, new, h, w) float.
+        """
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The repeated parts in order: what is compiled and sharded piece by piece."""
+
+    @abstractmethod
+    def tokens_of(self, latent_size: tuple[int, int]) -> int:
+        """Tokens of a clip whose latent frames are (h, w).
+
+        Raises:
+            UserError: The backbone cannot cut such latent frames into tokens.
+        """
+
+    def compile_blocks(self) -> None:
+        """Let torch.compile make faster code of the blocks, in place: names of weights do not change.
+
+        One block is compiled and its code serves all of them, which takes seconds where the whole would take minutes.
+        """
+        for block in self.blocks:
+            block.compile()
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Share the weights out over the processes of a mesh (FSDP2), block by block, in place; once only."""
+        for part in (*self.blocks, *self.children()):
+            if not isinstance(part, FSDPModule):
+                fully_shard(part, mesh=mesh)

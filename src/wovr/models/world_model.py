@@ -1,0 +1,365 @@
+"""The world model (paper, section 4.1): context in, the frames that a chunk of actions produces out.
+
+The clip that a backbone sees is [reference, memory, new] in latent frames. What is unlike the authors' model, each an
+argument: a network may predict the clean latents instead of the velocity, and blend copied pixels into them; memory
+noise may be drawn from a range and told to the network; the reference may stand at its real distance in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from wovr.errors import UserError
+from wovr.functional import flow
+from wovr.functional.images import frames_to_float, frames_to_uint8
+from wovr.models.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
+from wovr.models.autoencoders.patch import PatchAutoencoder
+from wovr.models.backbones.base import Backbone
+from wovr.models.checkpoint import Network
+from wovr.models.context import Context, EncodedWindow
+from wovr.models.heads import copy_head, copy_head_channels
+from wovr.types import CHUNK
+
+FAR = 10**6
+"""Age, in frames, of a memory whose distance from the reference is not known."""
+
+
+class WorldModel(Network):
+    """Autoencoder, backbone, and how they are used.
+
+    Args:
+        autoencoder: Frozen here; its weights travel in the world model's checkpoint.
+        backbone: The network.
+        prediction: What the backbone answers: `velocity` (noise - data) or `data` (the clean latents).
+        head: `linear`: the answer as it is; `copy`: a blend, pixel by pixel, of generated colour, last memory frame and
+            reference frame (only with prediction `data` and PatchAutoencoder).
+        chunk: Actions of a chunk, K; a multiple of 4.
+        memory: Frames of memory, M: 1 to 4, or a multiple of 4. With fewer than 4 the earliest is repeated.
+        reference: Show the reference frame; false is an ablation.
+        reference_gap: The reference stands at its real distance in time, up to this many latent frames before the
+            memory. Null: right before the memory, whatever the real distance, as the authors have it.
+        noisy_context: Noise level of the memory latents in training: a number, or [lowest, highest] to draw from; 0 for
+            none. The authors' is 0.2083.
+        told: Tell the network the noise level of the memory latents, as their time; else it is told 0.
+        shift: Of the noise levels, in training and sampling.
+        sigmas: Noise levels at which the sampler asks the network, falling from 1; null for five under `shift`.
+        history: What the next chunk's memory is: the `latents` carried over, or the decoded `frames` encoded again.
+        neutral_action: (A,) stands for "no action" where none produced a frame; null for zeros and -1 (gripper open) in
+            the last dimension.
+
+    Attributes:
+        new_latents: Latent frames of a chunk, n = K / 4.
+        memory_latents: Latent frames of the memory, m.
+        memory_slots: Frames that those stand for, 4 m.
+    """
+
+    kind: ClassVar[str] = "world_model"
+    neutral: Tensor
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        backbone: Backbone,
+        prediction: Literal["velocity", "data"] = "velocity",
+        head: Literal["linear", "copy"] = "linear",
+        chunk: int = CHUNK,
+        memory: int = 4,
+        reference: bool = True,
+        reference_gap: int | None = None,
+        noisy_context: float | list[float] = 0.2083,
+        told: bool = False,
+        shift: float = 5.0,
+        sigmas: list[float] | None = None,
+        history: Literal["latents", "frames"] = "frames",
+        neutral_action: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.backbone = backbone
+        self.prediction = prediction
+        self.head = head
+        self.chunk = chunk
+        self.memory = memory
+        self.reference = reference
+        self.reference_gap = reference_gap
+        low_high = [noisy_context] * 2 if isinstance(noisy_context, int | float) else list(noisy_context)
+        self.told = told
+        self.shift = shift
+        self.sigmas = flow.sampling_sigmas(5, shift) if sigmas is None else list(sigmas)
+        self.history = history
+        neutral = [0.0] * (backbone.action_dim - 1) + [-1.0] if neutral_action is None else neutral_action
+        self.new_latents = chunk // FRAMES_PER_LATENT
+        self.memory_latents = -(-memory // FRAMES_PER_LATENT)
+        self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
+        self._check_numbers(low_high, neutral)
+        self._check_parts()
+        self.noisy_context = low_high[0], low_high[1]
+        self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
+
+    @property
+    def action_dim(self) -> int:
+        """A."""
+        return self.backbone.action_dim
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but the autoencoder, which is frozen."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
+
+        Raises:
+            UserError: Images whose sides the autoencoder cannot take.
+        """
+        return self.autoencoder.latent_channels, self.new_latents, *self.autoencoder.latent_size(image_size)
+
+    @torch.no_grad()
+    def encode_context(
+        self,
+        reference: Tensor,
+        memory: Tensor | None = None,
+        memory_actions: Tensor | None = None,
+        age: Tensor | None = None,
+    ) -> Context:
+        """Encode where a rollout starts.
+
+        Args:
+            reference: (B, H, W, 3) uint8, each episode's first frame.
+            memory: (B, P, H, W, 3) uint8, frames up to and including the start, any number of them; None to start at
+                the reference. Of more than `memory` the last are used; if there are fewer the first is repeated.
+            memory_actions: (B, P, A) float, the action that produced each of them; None for neutral ones.
+            age: (B,) float, frames from the reference to the last memory frame, which only `reference_gap` looks at;
+                None for 0 where there is no memory, and for farther than any gap where there is.
+
+        Raises:
+            UserError: Images whose sides the autoencoder cannot take.
+        """
+        if age is None:
+            age = self.neutral.new_full((len(reference),), 0 if memory is None else FAR)
+        memory = reference[:, None] if memory is None else memory
+        if memory_actions is None:
+            memory_actions = self.neutral.expand(*memory.shape[:2], -1)
+        memory, actions = self._fill_memory(memory, memory_actions)
+        latents = self._encode(reference, memory)
+        return Context(latents, reference, memory, actions, age.to(self.neutral), self.neutral.new_zeros(len(memory)))
+
+    @torch.no_grad()
+    def encode_window(
+        self, frames: Tensor, actions: Tensor, known: Tensor, start: Tensor, latents: Tensor | None = None
+    ) -> EncodedWindow:
+        """Encode training windows.
+
+        Args:
+            frames: (B, 1 + memory_slots + K, H, W, 3) uint8, [reference | memory | new].
+            actions: (B, memory_slots + K, A) float, the action that produced each memory and new frame.
+            known: (B, memory_slots + K) bool, False where no action produced the frame.
+            start: (B,) index of the last memory frame in its episode.
+            latents: (B, 1 + m + n, C, h, w) float, the frames encoded before, where `memory` fills its slots; None to
+                encode them now.
+        """
+        actions = torch.where(known[..., None], actions, self.neutral)
+        reference, memory, new = torch.split(frames, [1, self.memory_slots, self.chunk], dim=1)
+        memory, memory_actions = self._fill_memory(memory, actions[:, : self.memory_slots])
+        # In one go, because the latents of some autoencoders depend on the frames before them.
+        encoded = (
+            self._encode(reference[:, 0], torch.cat([memory, new], dim=1))
+            if latents is None
+            else latents.transpose(1, 2)
+        )
+        seen, target = torch.split(encoded, [1 + self.memory_latents, self.new_latents], dim=2)
+        age = start.to(self.neutral)
+        context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age))
+        return EncodedWindow(context, target, actions[:, self.memory_slots :])
+
+    def noise_memory(self, context: Context, sigma: Tensor, noise: Tensor) -> Context:
+        """Noisy context: put noise on the memory latents, not on the reference.
+
+        Args:
+            context: With clean memory.
+            sigma: (B,) float in [0, 1].
+            noise: (B, C, m, h, w) float, standard normal.
+        """
+        noisy = flow.path_sample(context.latents[:, :, 1:], noise, sigma).noisy
+        return replace(context, latents=torch.cat([context.latents[:, :, :1], noisy], dim=2), sigma=sigma)
+
+    def predict(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
+        """What the network predicts: the velocity or the clean latents, see `prediction`.
+
+        Args:
+            noisy: (B, C, n, h, w) float, the new latent frames at noise level sigma.
+            sigma: (B,) float in (0, 1].
+            context: Reference and memory.
+            actions: (B, K, A) float in [-1, 1].
+
+        Returns:
+            (B, C, n, h, w) float32.
+        """
+        shown = context.latents if self.reference else context.latents[:, :, 1:]
+        of_reference = FRAMES_PER_LATENT if self.reference else 0
+        answer = self.backbone(
+            torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
+            self._time(context, sigma),
+            torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
+            self._position(context),
+            reference=self.reference,
+            new=self.new_latents,
+        )  # (B, C + what the head needs, n, h, w)
+        if isinstance(self.autoencoder, PatchAutoencoder) and self.head == "copy":
+            reference = context.latents[:, :, 0] if self.reference else None
+            return copy_head(answer, context.latents[:, :, -1], reference, self.autoencoder)
+        return answer.float()
+
+    def velocity(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
+        """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
+        answer = self.predict(noisy, sigma, context, actions)
+        return answer if self.prediction == "velocity" else flow.velocity_from_clean(noisy, answer, sigma)
+
+    @torch.no_grad()
+    def sample_chunk(
+        self, context: Context, actions: Tensor, noise: Tensor, sigmas: Sequence[float] | None = None
+    ) -> Tensor:
+        """Imagine the latents of a chunk: Euler steps from noise, the context being shown at every step.
+
+        Args:
+            context: Reference and memory.
+            actions: (B, K, A) float in [-1, 1].
+            noise: (B, C, n, h, w) float32, standard normal.
+            sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
+
+        Returns:
+            (B, C, n, h, w) float32.
+        """
+        levels = [*(self.sigmas if sigmas is None else sigmas), 0.0]
+        latents = noise
+        for sigma, next_sigma in pairwise(levels):
+            velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions)
+            latents = flow.euler_step(latents, velocity, sigma, next_sigma)
+        return latents
+
+    @torch.no_grad()
+    def decode_chunk(self, context: Context, latents: Tensor) -> Tensor:
+        """Decode the latents of a chunk: (B, C, n, h, w) -> (B, K, H, W, 3) uint8."""
+        reference = None
+        if self.autoencoder.uses_reference:
+            reference = frames_to_float(context.reference[:, None])[:, :, 0]  # (B, 3, H, W)
+        if not self.autoencoder.groupwise:
+            frames = self.autoencoder.decode(torch.cat([context.latents, latents], dim=2), reference)
+            return frames_to_uint8(frames[:, :, -self.chunk :])
+        groups = [self.autoencoder.decode_group(group, reference) for group in latents.unbind(2)]
+        return frames_to_uint8(torch.cat(groups, dim=2))
+
+    @torch.no_grad()
+    def advance(self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor) -> Context:
+        """The context of the next chunk.
+
+        Args:
+            context: Of this chunk.
+            actions: (B, K, A) float, of this chunk.
+            latents: (B, C, n, h, w) float32, what `sample_chunk` made of them.
+            frames: (B, K, H, W, 3) uint8, what `decode_chunk` made of those.
+        """
+        memory, memory_actions = self._fill_memory(
+            torch.cat([context.memory, frames], dim=1), torch.cat([context.actions, actions], dim=1)
+        )
+        lead = context.latents[:, :, :1]
+        if self.history == "latents":
+            remembered = torch.cat([context.latents[:, :, 1:], latents], dim=2)[:, :, -self.memory_latents :]
+            seen = torch.cat([lead, remembered], dim=2)
+        elif self.autoencoder.groupwise:
+            groups = torch.split(frames_to_float(memory), FRAMES_PER_LATENT, dim=2)
+            seen = torch.cat([lead, torch.stack([self.autoencoder.encode_group(g) for g in groups], dim=2)], dim=2)
+        else:
+            seen = self._encode(context.reference, memory)
+        age = context.age + self.chunk
+        return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age)
+
+    def _encode(self, reference: Tensor, frames: Tensor) -> Tensor:
+        """(B, H, W, 3) and (B, 4 g, H, W, 3) uint8 -> (B, C, 1 + g, h, w) float32."""
+        lead = reference if self.reference else frames[:, 0]
+        return self.autoencoder.encode(frames_to_float(torch.cat([lead[:, None], frames], dim=1))).float()
+
+    def _fill_memory(self, memory: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The last `memory` frames and their actions, in `memory_slots` places: the first frame and neutral before."""
+        memory, actions = memory[:, -self.memory :], actions[:, -self.memory :]
+        count, kept = memory.shape[:2]
+        before = self.memory_slots - kept
+        neutral = self.neutral.expand(count, before, -1)
+        return (
+            torch.cat([memory[:, :1].expand(-1, before, -1, -1, -1), memory], dim=1),
+            torch.cat([neutral, actions.to(neutral)], dim=1),
+        )
+
+    def _time(self, context: Context, sigma: Tensor) -> Tensor:
+        """(B, T): 0 for the reference, 0 or (told) its own noise level for the memory, sigma for what is new."""
+        clean = torch.zeros_like(sigma)
+        of_memory = context.sigma if self.told else clean
+        levels = [clean] * self.reference + [of_memory] * self.memory_latents + [sigma] * self.new_latents
+        return torch.stack(levels, dim=1)
+
+    def _position(self, context: Context) -> Tensor | None:
+        """(B, T): the reference at 0, the rest at its distance from there in latent frames. None for 0, 1, 2, ..."""
+        if self.reference_gap is None:
+            return None
+        gap = (context.age / FRAMES_PER_LATENT).clamp(self.memory_latents, self.reference_gap)  # of the last memory
+        steps = torch.arange(1 - self.memory_latents, self.new_latents + 1, device=gap.device)
+        return torch.cat([torch.zeros_like(gap)[:, None], gap[:, None] + steps], dim=1)
+
+    def _check_numbers(self, noisy_context: list[float], neutral: list[float]) -> None:
+        def refuse(problem: str, remedy: str) -> None:
+            raise UserError(f"world_model: {problem}", remedy)
+
+        if self.chunk < FRAMES_PER_LATENT or self.chunk % FRAMES_PER_LATENT:
+            refuse(f"chunk is {self.chunk}", f"give a multiple of {FRAMES_PER_LATENT}")
+        if self.memory < 1 or (self.memory > FRAMES_PER_LATENT and self.memory % FRAMES_PER_LATENT):
+            refuse(f"memory is {self.memory}", f"give 1 to {FRAMES_PER_LATENT}, or a multiple of {FRAMES_PER_LATENT}")
+        if self.memory != self.memory_slots and self.history == "latents":
+            refuse(f"history is latents and memory {self.memory}", "set history to frames: latents hold four frames")
+        if self.reference_gap is not None and (not self.reference or self.reference_gap <= self.memory_latents):
+            refuse(
+                f"reference_gap is {self.reference_gap}",
+                f"give a number above {self.memory_latents}, with reference true, or null",
+            )
+        if len(noisy_context) != 2 or not 0 <= noisy_context[0] <= noisy_context[1] < 1:
+            refuse(f"noisy_context is {noisy_context}", "give a number, or [lowest, highest], in [0, 1)")
+        if self.shift <= 0:
+            refuse(f"shift is {self.shift}", "give a number above 0")
+        try:
+            flow.check_sigmas(self.sigmas)
+        except ValueError as error:
+            refuse(str(error), "set sigmas to null for five")
+        if len(neutral) != self.action_dim:
+            refuse(
+                f"neutral_action has {len(neutral)} numbers, an action {self.action_dim}",
+                "give as many numbers as the backbone's action_dim",
+            )
+
+    def _check_parts(self) -> None:
+        if self.head == "copy" and (self.prediction != "data" or not isinstance(self.autoencoder, PatchAutoencoder)):
+            raise UserError(
+                f"head copy with prediction {self.prediction} and {type(self.autoencoder).__name__}",
+                "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
+            )
+        channels = self.autoencoder.latent_channels
+        extra = 0
+        if self.head == "copy" and isinstance(self.autoencoder, PatchAutoencoder):
+            extra = copy_head_channels(self.autoencoder, self.reference)
+        needed = {
+            "in_channels": channels,
+            "out_channels": channels + extra,
+            "latent_frames": int(self.reference) + self.memory_latents + self.new_latents,
+        }
+        for name, number in needed.items():
+            found = getattr(self.backbone, name)
+            if found != number:
+                raise UserError(
+                    f"the backbone's {name} is {found}, head, reference, memory and chunk make it {number}",
+                    f"set backbone.init_args.{name} to {number}",
+                )

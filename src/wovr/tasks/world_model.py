@@ -1,0 +1,277 @@
+"""Training of the world model (paper, section 4.1, Eq. 7): rectified flow on the new latents, noise on the memory.
+
+Unlike the authors': noise levels are drawn evenly over a batch, weights are averaged, and a network that predicts the
+clean latents is fitted to them with the weight that makes it the same loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from wovr.data.latents import LatentCache
+from wovr.data.world_model_data import WorldModelBatch
+from wovr.errors import UserError
+from wovr.functional import flow
+from wovr.models.backbones.wan import WanBackbone
+from wovr.models.backbones.wan_weights import load_released_weights
+from wovr.models.checkpoint import KEY, read_checkpoint
+from wovr.models.context import EncodedWindow
+from wovr.models.world_model import WorldModel
+from wovr.tasks.averaging import AVERAGED, AverageWeights
+from wovr.tasks.base import TrainingModule, check_equal
+
+LEVELS = 4
+"""Ranges of noise levels that the loss is logged for, each as likely as the others."""
+
+FLOOR = 0.3
+"""Default of `sigma_floor`."""
+
+
+@dataclass
+class NoiseDraw:
+    """The random part of a training step.
+
+    Attributes:
+        sigma: (B,) float, noise level of the new latents.
+        noise: (B, C, n, h, w) float, theirs.
+        memory_sigma: (B,) float, noise level of the memory latents.
+        memory_noise: (B, C, m, h, w) float, theirs.
+    """
+
+    sigma: Tensor
+    noise: Tensor
+    memory_sigma: Tensor
+    memory_noise: Tensor
+
+
+class WorldModelTraining(TrainingModule):
+    """Fits a world model to windows of episodes.
+
+    Args:
+        world_model: The world model to train; its autoencoder is not.
+        weighting: Of the noise levels in the loss: `uniform`, or the authors' `bell` around 0.5.
+        sigma_floor: With prediction `data` the loss is |x_hat - x|^2 / max(sigma, sigma_floor)^2, the loss of the
+            velocity down to this noise level; null for 0.3. Not with prediction `velocity`.
+        ema_decay: Of the moving average of the weights, which is what is validated and what loading a checkpoint gives;
+            null for the weights as they are.
+        cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
+            whose latents are worth it (`GroupedAutoencoder`).
+        compile: Let torch.compile make faster code of the backbone's blocks; takes a minute or so at the start.
+        pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
+        lr: Highest learning rate.
+        weight_decay: AdamW's weight decay.
+        warmup_steps: Optimiser steps of linear warm-up.
+        final_lr_fraction: Learning rate at the end as a fraction of `lr`.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        weighting: Literal["uniform", "bell"] = "uniform",
+        sigma_floor: float | None = None,
+        ema_decay: float | None = 0.999,
+        cache_latents: bool = False,
+        compile: bool = False,
+        pretrained: str | None = None,
+        lr: float = 6e-4,
+        weight_decay: float = 0.01,
+        warmup_steps: int = 200,
+        final_lr_fraction: float = 0.02,
+    ) -> None:
+        super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
+        self.world_model = world_model
+        self.weighting = weighting
+        self.sigma_floor = FLOOR if sigma_floor is None else sigma_floor
+        self.ema_decay = ema_decay
+        self.cache_latents = cache_latents
+        self.compiled = compile
+        self.pretrained = pretrained
+        self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
+        if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
+            raise UserError(
+                f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
+                "give a number in (0, 1] with prediction data, null with prediction velocity",
+            )
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
+        if cache_latents and world_model.memory != world_model.memory_slots:
+            raise UserError(
+                f"cache_latents with a memory of {world_model.memory} frames",
+                "set cache_latents to false: latents hold 4",
+            )
+
+    def prepare_data(self) -> None:
+        """Make the latents that are missing, in one process of a machine."""
+        if self.cache_latents:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            LatentCache(data.store, self.world_model.autoencoder)
+
+    def setup(self, stage: str) -> None:
+        """Compare the world model with the data, take over released weights, compile.
+
+        Raises:
+            UserError: They do not fit together, or something that an option needs is missing.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        model = self.world_model
+        check_equal("action_dim", model.action_dim, data.store.action_dim, "set the backbone's action_dim so")
+        check_equal("chunk", model.chunk, data.chunk, f"set data.chunk to {model.chunk}")
+        check_equal("memory", model.memory_slots, data.memory, f"set data.memory to {model.memory_slots}")
+        model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
+        if self.ema_decay is not None and self.device_mesh is not None:
+            raise UserError("ema_decay cannot be had with weights that are sharded", "set ema_decay to null")
+        if self.cache_latents:
+            data.use_latents(LatentCache(data.store, model.autoencoder))
+        if self.pretrained is not None and stage == "fit":
+            self._take_over(Path(self.pretrained))
+        if self.compiled:
+            self.compiled = False  # once, though setup runs again for the validation after the end
+            _check_compiler(self.device)
+            model.backbone.compile_blocks()
+
+    def configure_model(self) -> None:
+        """Share the backbone's weights out over the processes, where the strategy is one that does so (FSDP2)."""
+        if self.device_mesh is not None:
+            self.world_model.backbone.shard(self.device_mesh["data_parallel"])
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """The moving average."""
+        return [] if self.ema_decay is None else [AverageWeights(self.ema_decay)]
+
+    def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        window = self._encode(batch)
+        draw = self.draw(window)
+        losses = self.losses(window, draw)
+        self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
+        self._log_by_level(losses.detach(), self._level(draw.sigma))
+        return losses.mean()
+
+    def validation_step(self, batch: WorldModelBatch, batch_idx: int) -> None:
+        """Collect the losses of one batch."""
+        window = self._encode(batch)
+        draw = self.draw(window)
+        losses = self.losses(window, draw)
+        self.log_metrics("val", {"loss": losses.mean()}, len(losses))
+        for loss, level in zip(losses, self._level(draw.sigma).tolist(), strict=True):
+            self.val_losses[level].update(loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss by noise level."""
+        for level, metric in enumerate(self.val_losses):
+            assert isinstance(metric, MeanMetric)
+            mean = metric.compute()
+            metric.reset()
+            if mean.isfinite():  # few windows may leave a level empty
+                self.log(f"val/loss_noise_{level + 1}", mean, sync_dist=True)
+
+    def draw(self, window: EncodedWindow) -> NoiseDraw:
+        """Draw noise and noise levels from torch's generator.
+
+        Levels are uniform before the world model's shift, one in each of B equal intervals, in random order.
+        """
+        count, device = len(window.new), window.new.device
+        spread = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        low, high = self.world_model.noisy_context
+        memory = window.context.latents[:, :, 1:]
+        # By shape and not by `randn_like`, which draws in the order in which the other tensor lies in memory.
+        return NoiseDraw(
+            # Not 0, where data and velocity part.
+            sigma=flow.shift_sigma(spread, self.world_model.shift).clamp(min=1e-3),
+            noise=torch.randn(window.new.shape, device=device),
+            memory_sigma=low + (high - low) * torch.rand(count, device=device),
+            memory_noise=torch.randn(memory.shape, device=device),
+        )
+
+    def losses(self, window: EncodedWindow, draw: NoiseDraw) -> Tensor:
+        """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32."""
+        model = self.world_model
+        context = model.noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
+        path = flow.path_sample(window.new, draw.noise, draw.sigma)
+        predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
+        if model.prediction == "velocity":
+            squares = (predicted - path.velocity) ** 2
+        else:
+            # v_hat - v = ((x_sigma - x_hat) - (x_sigma - x)) / sigma
+            level = flow.expand_sigma(draw.sigma.clamp(min=self.sigma_floor), predicted)
+            squares = ((predicted - window.new) / level) ** 2
+        loss = squares.flatten(1).mean(1)
+        return loss if self.weighting == "uniform" else loss * flow.bell_weight(draw.sigma, model.shift)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip as the trainer is told to, and log the norm before that."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm: Any = nn.utils.get_total_norm(gradients)
+        if hasattr(norm, "full_tensor"):  # sharded weights: each process knows its part
+            norm = norm.full_tensor()
+        self.log("train/gradient_norm", norm)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def init_from(self, path: Any) -> None:
+        """See `TrainingModule.init_from`.
+
+        Raises:
+            UserError: As there; or `pretrained` is given too; or the weights were trained with another autoencoder.
+        """
+        if self.pretrained is not None:
+            raise UserError("both --init_from and pretrained are given", "give one of them")
+        checkpoint = read_checkpoint(path)
+        described = checkpoint[KEY]["networks"].get(WorldModel.kind, {})
+        for name, ours in self.world_model.autoencoder.state_dict().items():
+            theirs = checkpoint["state_dict"].get(f"{described.get('prefix')}autoencoder.{name}")
+            if theirs is not None and not (theirs.shape == ours.shape and torch.equal(theirs, ours)):
+                raise UserError(
+                    f"{path}: its autoencoder has other weights than the one given, e.g. '{name}'",
+                    "give the autoencoder that it was trained with, or train without --init_from",
+                )
+        super().init_from(path)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record, which says whether `state_dict` holds averaged weights."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["weights"] = "averaged" if AVERAGED in checkpoint else "last"
+
+    def _encode(self, batch: WorldModelBatch) -> EncodedWindow:
+        return self.world_model.encode_window(batch.frames, batch.actions, batch.known, batch.start, batch.latents)
+
+    def _level(self, sigma: Tensor) -> Tensor:
+        """Which of the LEVELS equally likely ranges each noise level is in: (B,) int64, 0 for the cleanest."""
+        return (LEVELS * flow.unshift_sigma(sigma, self.world_model.shift)).long().clamp(0, LEVELS - 1)
+
+    def _log_by_level(self, losses: Tensor, level: Tensor) -> None:
+        # Which levels a batch has is known without waiting for the GPU: all of them, unless it is smaller.
+        present = range(LEVELS) if len(losses) >= LEVELS else level.unique().tolist()
+        for number in present:
+            here = (level == number).to(losses.dtype)
+            self.log(f"train/loss_noise_{number + 1}", (losses * here).sum() / here.sum(), batch_size=len(losses))
+
+    def _take_over(self, folder: Path) -> None:
+        if not isinstance(self.world_model.backbone, WanBackbone):
+            raise UserError(f"pretrained is {folder}, the backbone is no WanBackbone", "set pretrained to null")
+        load_released_weights(self.world_model.backbone, folder)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """On a CPU torch.compile writes C++.
+
+    Raises:
+        UserError: There is no compiler.
+    """
+    if device.type != "cpu":
+        return
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as error:
+        raise UserError("compile is true and there is no C++ compiler", "install g++, or set compile false") from error

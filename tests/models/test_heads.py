@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import torch
+
+from tests.models.tiny_world import pictures
+from wovr.functional.images import frames_to_float
+from wovr.models.autoencoders.patch import PatchAutoencoder
+from wovr.models.heads import COPY_BIAS, copy_head, copy_head_channels
+
+
+def test_the_blend_pixel_by_pixel() -> None:
+    autoencoder = PatchAutoencoder(4)
+    generator = torch.Generator().manual_seed(0)
+    frames = frames_to_float(pictures(2, 12))  # (B, 3, 12, 16, 16): reference, memory, new (where its place is)
+    reference, last, new = (autoencoder.encode_group(frames[:, :, i : i + 4]) for i in (0, 4, 8))
+    extra = copy_head_channels(autoencoder, reference=True)
+    logits = torch.randn(2, extra, 1, 4, 4, generator=generator)
+    answer = torch.cat([new[:, :, None], logits], dim=1)
+    blended = autoencoder.decode_group(copy_head(answer, last, reference, autoencoder)[:, :, 0])
+    # The same in pictures: one logit for each source, frame and pixel, laid out as the colours are.
+    maps = torch.stack([logits[:, : extra // 2, 0], logits[:, extra // 2 :, 0]])
+    as_colours = maps.unflatten(2, (4, 4, 4, 1)).expand(-1, -1, -1, -1, -1, 3, -1, -1).flatten(2, 5)
+    of_last, of_reference = (autoencoder.decode_group(x) for x in as_colours)  # (B, 3, 4, H, W) each
+    weight = torch.stack([torch.zeros_like(of_last), of_last + COPY_BIAS, of_reference]).exp()
+    sources = torch.stack([frames[:, :, 8:12], frames[:, :, 7:8].expand(-1, -1, 4, -1, -1),
+                           frames[:, :, 3:4].expand(-1, -1, 4, -1, -1)])  # fmt: skip
+    torch.testing.assert_close(blended, (weight * sources).sum(0) / weight.sum(0), atol=1e-5, rtol=1e-5)
+
+
+def test_an_answer_of_zero_is_nearly_the_last_frame() -> None:
+    autoencoder = PatchAutoencoder(4)
+    frames = frames_to_float(pictures(1, 4))
+    last = autoencoder.encode_group(frames)
+    for reference in (None, last):
+        channels = last.shape[1] + copy_head_channels(autoencoder, reference is not None)
+        blend = copy_head(torch.zeros(1, channels, 2, 4, 4), last, reference, autoencoder)
+        seen = autoencoder.decode_group(blend[:, :, 1])
+        assert (seen - frames[:, :, -1:]).abs().max() < 0.11
