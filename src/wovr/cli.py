@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    # Between operations torch's threads would spin on cores that simulators, encoders or another job need: acting was up
-    # to ten times slower, training beside another training sixteen times. OpenMP reads this when torch is imported.
+    # Between operations torch's threads would spin on cores that simulators, encoders or another job need: acting was
+    # up to ten times slower, training beside another training sixteen times. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         importlib.import_module(VERBS[args[0]][0]).main(args[1:])

@@ -32,9 +32,9 @@ _OPTIONS = {
     "preset": "veryfast",
     "tune": "fastdecode",
     "crf": str(CRF),
-    # psy and aq trade PSNR for the taste of human eyes; a world model has none. x264 spends bits by the second, so it is
-    # told the same rate whatever the episode's: quality does not depend on fps. The same bytes every time need one thread
-    # and no mbtree, which gave others for the same small frames once in a few hundred times; it would save 4 % of them.
+    # psy and aq trade PSNR for the taste of human eyes; a world model has none. x264 spends bits by the second, so it
+    # is told the same rate whatever the episode's: quality does not depend on fps. The same bytes every time need one
+    # thread and no mbtree, which gave others for the same small frames once in a few hundred times and saves 4 %.
     "x264-params": (
         f"threads=1:keyint={GOP}:min-keyint={GOP}:scenecut=0:open-gop=0:bframes=0:force-cfr=1:fps=10:rc-lookahead={GOP}"
         ":no-psy=1:aq-mode=0:mbtree=0:log=-1"
