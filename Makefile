@@ -30,7 +30,7 @@ setup: .venv/.opengl ## make .venv with all packages, and the system's OpenGL wh
 
 demo: private export PATH := $(CURDIR)/.venv/bin:$(PATH)
 demo: setup ## collect demonstrations, clone a policy, measure it; each step goes on where it was stopped
-	wovr collect --policy expert --suite $(SUITE) --episodes 80 --init_states=:-50 --out $(DEMO)/$(SUITE)/demos
+	wovr collect --policy expert --suite $(SUITE) --episodes 70 --init_states=:-50 --out $(DEMO)/$(SUITE)/demos
 	wovr fit --config conf/bc.yaml --data.folder $(DEMO)/$(SUITE)/demos --out $(DEMO)/$(SUITE)/bc
 	wovr evaluate --policy $(DEMO)/$(SUITE)/bc/checkpoints/last.ckpt --suite $(SUITE) --episodes 20 \
 	  --init_states=-50: --out $(DEMO)/$(SUITE)/sr

@@ -41,6 +41,7 @@ NOISE = (
     r"The 'train_dataloader' does not have many workers",  # frames in memory: workers would only copy them
     r"The 'val_dataloader' does not have many workers",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen autoencoder
+    r"Total length of `list` across ranks is zero",  # a data set without validation episodes
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
