@@ -38,10 +38,14 @@ def test_every_run_of_the_training_episodes_comes_up_and_none_of_the_others(fold
     train, val = data.split()
     assert sorted(train + val) == list(range(6))
     assert len(val) == 2
-    seen = [(int(e), int(s)) for batch in data.train_dataloader() for e, s in zip(batch.episode, batch.start)]
+    seen = [
+        (int(e), int(s)) for batch in data.train_dataloader() for e, s in zip(batch.episode, batch.start, strict=True)
+    ]
     assert len(set(seen)) == len(seen) == 30, "32 runs in batches of 5"
     assert {episode for episode, _ in seen} == set(train)
-    checked = [(int(e), int(s)) for batch in data.val_dataloader() for e, s in zip(batch.episode, batch.start)]
+    checked = [
+        (int(e), int(s)) for batch in data.val_dataloader() for e, s in zip(batch.episode, batch.start, strict=True)
+    ]
     assert checked == [(episode, start) for episode in val for start in (0, 3, 6)], "side by side"
 
 

@@ -28,7 +28,7 @@ def numbers_of(levels: Tensor) -> Tensor:
 
 
 def painted_video(actions: Tensor, positions: Tensor | None = None, seed: int = 0) -> Tensor:
-    """(T, 16, 16, 3) uint8: smooth colours that wander, action t in row 0 of frame t + 1, positions (T, P, 3) in row 1 on."""
+    """(T, 16, 16, 3) uint8: wandering colours, action t in row 0 of frame t + 1, positions (T, P, 3) in row 1."""
     coarse = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 255
     texture = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")[0].movedim(0, -1).to(torch.uint8)
     video = torch.stack([texture.roll(shift, 1) for shift in range(len(actions) + 1)])
@@ -46,7 +46,7 @@ def random_actions(count: int, seed: int) -> Tensor:
 
 
 def painted_batch(lengths: Sequence[int] = (9, 9, 6), points: int = 3) -> RolloutBatch:
-    """Real episodes of given lengths beside themselves; point 0 is a gripper, the others movable, 1 is held from t = 2."""
+    """Episodes of given lengths beside themselves; point 0 is a gripper, the others are movable, 1 is held at t = 2."""
     longest = max(lengths)
     real, actions = [], []
     positions = torch.full((len(lengths), longest, points, 3), torch.nan)

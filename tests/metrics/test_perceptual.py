@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import lpips
@@ -18,7 +19,9 @@ from wovr.models.inverse_dynamics import InverseDynamics
 def alexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lpips.LPIPS]:
     """A file like torchvision's with random convolutions, and the package's own network with the same."""
     torch.manual_seed(0)
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package calls torchvision in an outdated way
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     trunk = network.net.state_dict()
     weights = {f"features.{name.split('.', 1)[1]}": tensor for name, tensor in trunk.items()}
     path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
@@ -38,6 +41,13 @@ def test_lpips_is_what_the_package_says(alexnet: tuple[Path, lpips.LPIPS]) -> No
     found = LPIPS("lpips", [2], LPIPSDistance(path)).measure(frames[0], frames[1], (frames[0], frames[1]))
     one, other = frames.movedim(-1, 2).float() / 127.5 - 1
     torch.testing.assert_close(found, package(one, other).flatten().detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_too_small_for_it_are_refused(alexnet: tuple[Path, lpips.LPIPS]) -> None:
+    distance = LPIPSDistance(alexnet[0])
+    assert len(distance(torch.zeros(1, 3, 63, 63), torch.zeros(1, 3, 63, 63))) == 5
+    with pytest.raises(UserError, match="lpips: pictures of 48 x 64, AlexNet takes 63 x 63 or more"):
+        distance(torch.zeros(1, 3, 48, 64), torch.zeros(1, 3, 48, 64))
 
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_keypoints_follow_what_moves() -> None:
     with torch.no_grad():
         # One keypoint on the brightness that the convolutions let through.
         for layer in encoder.layers:
-            convolution, norm, _ = layer
+            convolution = layer[0]
             convolution.weight.fill_(0.1)
             convolution.bias.zero_()
             layer[1] = torch.nn.Identity()

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.models.tiny_world import CausalAutoencoder, linear_world, pictures, random_actions, tiny_backbone, tiny_world
 from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float
 from wovr.models.autoencoders.patch import PatchAutoencoder
+from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import KEY, load_network, record
 from wovr.models.context import Context
 from wovr.models.world_model import WorldModel
@@ -145,6 +147,9 @@ def test_ablations_change_what_is_seen() -> None:
     without = tiny_world(reference=False, backbone={"latent_frames": 3, "out_channels": 1024})
     assert not changed(without, "reference")
     assert changed(without, "0")
+    without = linear_world(reference=False, backbone={"latent_frames": 3})  # no head that looks at the memory
+    assert not changed(without, "reference")
+    assert changed(without, "2")
     one = tiny_world(memory=1)
     assert changed(one, "reference")
     assert not changed(one, "0")
@@ -197,6 +202,19 @@ def test_history_as_latents_or_as_frames() -> None:
             assert torch.equal(following.memory, frames[:, -4:])
             assert torch.equal(following.actions, actions[:, -4:])
             assert torch.equal(following.age, context.age + 8)
+
+
+@pytest.mark.parametrize("name", ["wm", "wm_small"])
+def test_the_configurations_fit_together(name: str) -> None:
+    config = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf" / f"{name}.yaml").read_text())
+    numbers = config["model"]["init_args"]["world_model"]["init_args"]
+    autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])
+    with torch.device("meta"):
+        backbone = WanBackbone(**numbers.pop("backbone")["init_args"])
+    model = WorldModel(autoencoder, backbone, **numbers)
+    size = {"wm": (64, 64), "wm_small": (128, 128)}[name]
+    assert backbone.tokens_of(autoencoder.latent_size(size)) == 256
+    assert model.memory_slots == model.memory == 4
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:

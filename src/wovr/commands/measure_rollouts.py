@@ -16,7 +16,9 @@ from torch import Tensor
 
 from wovr.commands.held_out import HeldOutBatch, HeldOutEpisodes
 from wovr.commands.quality_report import draw_charts, file_name, score_values, write_scalars, write_side_by_side
+from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
+from wovr.metrics.action_following import ActionFollowing
 from wovr.metrics.catalogue import Instruments, make_metric
 from wovr.metrics.rollouts import RolloutMetric, Score, Swapped
 from wovr.metrics.state_error import StateError
@@ -81,15 +83,15 @@ def measure_quality(
         out: Charts, videos and scalars go below it.
 
     Returns:
-        JSON values: `rows` -> row of the table -> score -> values; `episodes` at each horizon; `notes`; names of
-        `plots` and `videos` relative to `out`; `seconds` of imagining and of everything.
+        JSON values: `rows` -> row of the table -> score -> values; `frames` and `scores`, the rows and the scores in
+        the order of the table; `episodes` at each horizon; `notes`; names of `plots` and `videos` relative to `out`;
+        `seconds` of imagining and of everything.
 
     Raises:
         UserError: Missing weights or networks, damaged episodes, a disk that is full.
     """
     started = time.perf_counter()
-    rows = {row: _make_metrics(measurement) for row in (IMAGINED, COPIED, REAL)}
-    rows[REAL] = {name: metric for name, metric in rows[REAL].items() if metric.real_row}
+    rows = make_rows(measurement, held_out.store)
     swapping = "action_following" in rows[IMAGINED]
     probes = [metric.probe for metric in rows[IMAGINED].values() if isinstance(metric, StateError)]
     looks = probes[0].looks if probes else None
@@ -129,9 +131,12 @@ def measure_quality(
         scores[IMAGINED][FPS] = Score(by_horizon, better="higher", digits=1)
     for metric in rows[IMAGINED].values():
         notes += metric.notes
+    scores = {row: of for row, of in scores.items() if of}
     write_scalars(scores, out / "tensorboard")
     return {
-        "rows": {row: {name: score_values(score) for name, score in of.items()} for row, of in scores.items() if of},
+        "rows": {row: {name: score_values(score) for name, score in of.items()} for row, of in scores.items()},
+        "frames": list(scores),
+        "scores": list(scores[IMAGINED]),
         "episodes": {str(horizon): count for horizon, count in held_out.at_horizon.items()},
         "notes": notes,
         "plots": draw_charts(scores, out / "plots"),
@@ -139,6 +144,31 @@ def measure_quality(
         "device": str(measurement.device),
         "seconds": {"imagining": round(clock.seconds, 1), "all": round(time.perf_counter() - started, 1)},
     }
+
+
+def make_rows(measurement: Measurement, store: EpisodeStore) -> dict[str, dict[str, RolloutMetric]]:
+    """The metrics of each row of the table, by name.
+
+    Raises:
+        UserError: Missing weights or networks, a horizon that cannot be measured, or a network for other actions.
+    """
+    rows = {
+        row: {
+            name: make_metric(name, measurement.horizons, measurement.instruments).to(measurement.device)
+            for name in measurement.metrics
+            if name != FPS
+        }
+        for row in (IMAGINED, COPIED, REAL)
+    }
+    for metric in rows[IMAGINED].values():
+        if isinstance(metric, ActionFollowing) and metric.network.action_dim != store.action_dim:
+            raise UserError(
+                f"{measurement.instruments.idm}: reads actions of {metric.network.action_dim} dimensions, those of "
+                f"{store.folders[0]} have {store.action_dim}",
+                "give --idm CKPT of the same robot",
+            )
+    rows[REAL] = {name: metric for name, metric in rows[REAL].items() if metric.real_row}
+    return rows
 
 
 class Clock:
@@ -199,14 +229,6 @@ class Album:
 def rollout_seed(seed: int, episode: int) -> int:
     """The seed of one episode's rollout: it does not depend on the others of its batch."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
-
-
-def _make_metrics(measurement: Measurement) -> dict[str, RolloutMetric]:
-    return {
-        name: make_metric(name, measurement.horizons, measurement.instruments).to(measurement.device)
-        for name in measurement.metrics
-        if name != FPS
-    }
 
 
 def _compute(metrics: Mapping[str, RolloutMetric]) -> dict[str, Score]:

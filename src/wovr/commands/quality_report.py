@@ -35,17 +35,20 @@ def score_values(score: Score) -> dict[str, Any]:
 
 
 def quality_table(values: Mapping[str, Any]) -> RenderableType:
-    """What `measure_quality` returned, as a table with a block a horizon, and its notes."""
+    """What `measure_quality` returned, as a table with a block a score and a column a horizon, and its notes."""
     rows: Mapping[str, Mapping[str, Any]] = values["rows"]
-    columns = {name: score for row in rows.values() for name, score in row.items() if score["shown"]}
-    table = Table("horizon", "episodes", "frames", title="imagined rollouts against held-out episodes")
-    for name, score in columns.items():
-        table.add_column(f"{name} {'↑' if score['better'] == 'higher' else '↓'}", justify="right")
-    for horizon, episodes in values["episodes"].items():
-        for index, (row, scores) in enumerate(rows.items()):
-            cells = [_cell(scores[name], horizon) if name in scores else "" for name in columns]
-            table.add_row(horizon if index == 0 else "", str(episodes) if index == 0 else "", row, *cells)
-        table.add_section()
+    horizons = sorted(values["episodes"], key=int)
+    table = Table("score", "frames", title="imagined rollouts against held-out episodes")
+    for horizon in horizons:
+        table.add_column(f"horizon {horizon}", justify="right")
+    table.add_row("episodes", "", *(str(values["episodes"][horizon]) for horizon in horizons), end_section=True)
+    for name in values["scores"]:
+        blocks = [(row, rows[row][name]) for row in values["frames"] if name in rows[row] and rows[row][name]["shown"]]
+        for index, (row, score) in enumerate(blocks):
+            # As Text: a name in brackets is markup elsewhere.
+            title = Text(f"{name} {'↑' if score['better'] == 'higher' else '↓'}" if index == 0 else "")
+            last = index == len(blocks) - 1
+            table.add_row(title, row, *(_cell(score, horizon) for horizon in horizons), end_section=last)
     return Group(table, *(Text(note) for note in values["notes"]))
 
 

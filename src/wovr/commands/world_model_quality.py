@@ -17,7 +17,7 @@ from torch import Tensor
 from wovr import __version__
 from wovr.commands.evaluate import LOG_WIDTH, METRICS_FILE
 from wovr.commands.held_out import HeldOutEpisodes
-from wovr.commands.measure_rollouts import FPS, Measurement, measure_quality
+from wovr.commands.measure_rollouts import FPS, Measurement, make_rows, measure_quality
 from wovr.commands.quality_report import quality_table
 from wovr.data.reader import EpisodeStore
 from wovr.envs.workers import count_workers
@@ -109,11 +109,13 @@ def evaluate_world_model(
         measurement = Measurement(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen)
         model = load_network(Path(world_model), WorldModel).to(chosen)
         check_data(model, store, Path(world_model))
+        held_out = HeldOutEpisodes(store, frames, episodes)
+        make_rows(measurement, store)  # so that what is missing is said before anything is removed
         maker = ImaginedRollouts(Imagination(model, levels or None, precision))
         notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
         run.start()
         _forget(out)
-        values = measure_quality(maker, HeldOutEpisodes(store, frames, episodes), measurement, out)
+        values = measure_quality(maker, held_out, measurement, out)
         values["notes"] = notes + values["notes"]
         write_json(path, {"inputs": inputs, "world_model": values})
         run.finish()
@@ -161,13 +163,20 @@ def check_data(model: WorldModel, store: EpisodeStore, path: Path) -> None:
     """Compare a world model with the episodes it is to replay.
 
     Raises:
-        UserError: Another action dimension.
+        UserError: Another action dimension, or pictures of another size than it was trained on.
     """
     if model.action_dim != store.action_dim:
         raise UserError(
             f"{path}: takes actions of {model.action_dim} dimensions, those of {store.folders[0]} have "
             f"{store.action_dim}",
             "give episodes of the robot it was trained on",
+        )
+    trained = data_record(path).get("image_size")
+    if trained is not None and list(trained) != list(store.image_size):
+        raise UserError(
+            f"{path}: was trained on pictures of {trained[0]} x {trained[1]}, those of {store.folders[0]} have "
+            f"{store.image_size[0]} x {store.image_size[1]}",
+            "give episodes with pictures of that size",
         )
 
 

@@ -93,14 +93,25 @@ class ActionFollowing(RolloutMetric):
 
     def _count(self, moments: Tensor, frames: Tensor, actions: Tensor, lengths: Tensor) -> Tensor:
         """Add the reading of some videos to moments; returns its error, (B, F - 1, A)."""
-        stop = min(frames.shape[1], self.num_frames)
-        taken = actions[:, : stop - 1].double()
-        error = self.network.read(frames[:, :stop]).double() - taken
+        taken = actions[:, : min(frames.shape[1], self.num_frames) - 1].double()
+        error = self._read(frames, lengths).double() - taken
         ones = torch.ones_like(taken)
         terms = torch.stack([ones, taken, taken**2, error.abs(), error**2], dim=-1)  # (B, F - 1, A, 5)
         for row, horizon in enumerate(self.horizons):
             moments[row] += terms[lengths >= horizon, : horizon - 1].sum((0, 1))
         return error
+
+    def _read(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Actions of videos, (B, F - 1, A), each read without what fills it up; zeros from its end on."""
+        read = frames.new_zeros(
+            len(frames), min(frames.shape[1], self.num_frames) - 1, self.network.action_dim, dtype=torch.float32
+        )
+        for length in lengths.unique().tolist():
+            stop = min(length, self.num_frames)
+            if stop >= self.network.window:
+                rows = lengths == length
+                read[rows, : stop - 1] = self.network.read(frames[rows, :stop])
+        return read
 
     def _count_frames(self, curve: Tensor, values: Tensor, lengths: Tensor) -> None:
         """Add (B, n) values of frames 1 .. n to a curve, as far as the episodes reach."""

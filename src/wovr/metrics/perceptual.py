@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wovr.errors import UserError
 from wovr.metrics.rollouts import FrameMetric
 from wovr.metrics.weights import read_state_dict
 from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.keypoints import network_images
+
+SMALLEST = 63
+"""Shortest side of a picture that AlexNet's convolutions leave anything of, pixels."""
 
 
 class FeatureDistance(nn.Module, ABC):
@@ -57,7 +61,16 @@ class LPIPSDistance(FeatureDistance):
         self.requires_grad_(False).eval()
 
     def forward(self, one: Tensor, other: Tensor) -> list[Tensor]:
-        """See `FeatureDistance.forward`."""
+        """See `FeatureDistance.forward`.
+
+        Raises:
+            UserError: The pictures are too small for AlexNet.
+        """
+        if min(one.shape[2:]) < SMALLEST:
+            raise UserError(
+                f"lpips: pictures of {one.shape[2]} x {one.shape[3]}, AlexNet takes {SMALLEST} x {SMALLEST} or more",
+                "leave it out, or measure the stand-in lpips[idm]",
+            )
         scaled = (self.network.scaling_layer(one), self.network.scaling_layer(other))
         layers = zip(*(self.network.net(picture) for picture in scaled), self.network.lins, strict=True)
         return [

@@ -11,6 +11,7 @@ from torch.nn.functional import smooth_l1_loss
 from wovr.data.sequences import SequenceBatch
 from wovr.errors import UserError
 from wovr.functional.augment import random_shift
+from wovr.functional.blur import gaussian_blur, random_sigma
 from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.keypoints import network_images
 from wovr.tasks.base import TrainingModule, check_equal
@@ -26,6 +27,8 @@ class ReadingActions(TrainingModule):
         network: The network to train.
         shift: Largest random shift of the pictures of a run, the same for all, in pixels, each way.
         noise: Standard deviation of the noise on every pixel, in units of [-1, 1]: imagined frames are never as clean.
+        blur: Largest standard deviation of a Gaussian blur, pixels, which half of the pictures get: imagined frames are
+            never as sharp, and where things are in them is still to be told.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -37,6 +40,7 @@ class ReadingActions(TrainingModule):
         network: InverseDynamics,
         shift: int = 2,
         noise: float = 0.02,
+        blur: float = 1.5,
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
@@ -46,6 +50,7 @@ class ReadingActions(TrainingModule):
         self.network = network
         self.shift = shift
         self.noise = noise
+        self.blur = blur
 
     def setup(self, stage: str) -> None:
         """Compare the network with the data.
@@ -64,8 +69,9 @@ class ReadingActions(TrainingModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        frames = shift_together(batch.frames, self.shift)
-        images = network_images(frames)
+        images = network_images(shift_together(batch.frames, self.shift))  # (B, L, 3, H, W)
+        sigma = random_sigma(len(images), self.blur, images.device)  # a run is as sharp from end to end
+        images = gaussian_blur(images.flatten(1, 2), sigma, self.blur).unflatten(1, images.shape[1:3])
         return self._step(images + self.noise * torch.randn_like(images), batch.actions, "train")
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:

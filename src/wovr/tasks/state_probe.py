@@ -12,6 +12,7 @@ from torch.nn.functional import smooth_l1_loss
 from wovr.data.sequences import SequenceBatch
 from wovr.envs.scenes import scene_positions
 from wovr.errors import UserError
+from wovr.functional.blur import gaussian_blur, random_sigma
 from wovr.functional.matching import match_look_alikes, place_in_slots
 from wovr.models.keypoints import network_images
 from wovr.models.state_probe import StateProbe
@@ -27,6 +28,8 @@ class ProbingState(TrainingModule):
     Args:
         network: The probe to train.
         noise: Standard deviation of the noise on every pixel, in units of [-1, 1]: imagined frames are never as clean.
+        blur: Largest standard deviation of a Gaussian blur, pixels, which half of the pictures get: imagined frames are
+            never as sharp, and where things are in them is still to be told.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -37,6 +40,7 @@ class ProbingState(TrainingModule):
         self,
         network: StateProbe,
         noise: float = 0.02,
+        blur: float = 1.5,
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         warmup_steps: int = 50,
@@ -45,6 +49,7 @@ class ProbingState(TrainingModule):
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
         self.network = network
         self.noise = noise
+        self.blur = blur
         self.targets: list[Tensor] = []
 
     def setup(self, stage: str) -> None:
@@ -66,18 +71,20 @@ class ProbingState(TrainingModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        images = network_images(batch.frames)
+        images = network_images(batch.frames).flatten(0, 1)  # (B * L, 3, H, W)
+        images = gaussian_blur(images, random_sigma(len(images), self.blur, images.device), self.blur)
         return self._step(images + self.noise * torch.randn_like(images), batch, "train")
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Log the loss and metrics of one batch."""
-        self._step(network_images(batch.frames), batch, "val")
+        self._step(network_images(batch.frames).flatten(0, 1), batch, "val")
 
     def _step(self, images: Tensor, batch: SequenceBatch, stage: str) -> Tensor:
-        read = self.network(images.flatten(0, 1))  # (B * L, P, 3)
+        read = self.network(images)  # (B * L, P, 3)
+        length = batch.frames.shape[1]
         true = torch.cat(
             [
-                self.targets[episode][start : start + images.shape[1]]
+                self.targets[episode][start : start + length]
                 for episode, start in zip(batch.episode.tolist(), batch.start.tolist(), strict=True)
             ]
         ).to(read.device)  # (B * L, P, 3), NaN where a scene lacks the point
@@ -85,7 +92,7 @@ class ProbingState(TrainingModule):
         there = true.isfinite()
         loss = smooth_l1_loss(read[there], true[there], beta=_BETA)
         error = 100 * torch.linalg.vector_norm(read - true, dim=-1)[there.all(-1)].detach().mean()
-        self.log_metrics(stage, {"loss": loss.detach(), "error_cm": error}, len(images))
+        self.log_metrics(stage, {"loss": loss.detach(), "error_cm": error}, len(batch.episode))
         return loss
 
 

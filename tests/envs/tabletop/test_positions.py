@@ -86,7 +86,7 @@ def test_states_of_something_else_are_refused() -> None:
     with pytest.raises(UserError, match=r"x\.tar: what a simulator state of 'my_robot:FrankaEnv' means is not known"):
         scene_positions(meta, np.zeros((2, 9)), "x.tar")
     meta.source = "tabletop"
-    with pytest.raises(UserError, match="x.tar: holds no sim_state"):
+    with pytest.raises(UserError, match=r"x\.tar: holds no sim_state"):
         scene_positions(meta, None, "x.tar")
 
 

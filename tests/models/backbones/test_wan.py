@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from tests.models.tiny_world import tiny_backbone
 from wovr.errors import UserError
 from wovr.models.action_encoder import ActionTimeEmbedder
-from wovr.models.backbones.wan import WanBackbone, rotary_table, rotate
+from wovr.models.backbones.wan import WanBackbone, dot_product_attention, rotary_table, rotate
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 class PerToken(nn.Module):
@@ -168,8 +172,10 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
 
 
 def test_wan5b_has_the_paper_s_size() -> None:
+    config = yaml.safe_load((CONF / "wm_wan5b.yaml").read_text())
+    numbers = config["model"]["init_args"]["world_model"]["init_args"]["backbone"]["init_args"]
     with torch.device("meta"):
-        backbone = WanBackbone(action_dim=7)
+        backbone = WanBackbone(**numbers)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     assert parameters == pytest.approx(5.0e9, rel=0.02)
     assert backbone.tokens_of((16, 16)) == 256
@@ -218,6 +224,17 @@ def test_adapters_and_actions_learn_and_nothing_else() -> None:
         for name, parameter in plain.named_parameters():
             weights[name].copy_(parameter)
     torch.testing.assert_close(adapted(*inputs(plain)), plain(*inputs(plain)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_in_either_precision(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, n, 8, generator=generator) for n in (5, 7, 7))
+    weight = torch.einsum("bhqd,bhpd->bhqp", query, key).div(8**0.5).softmax(-1)
+    expected = torch.einsum("bhqp,bhpd->bhqd", weight, value)
+    found = dot_product_attention(query.to(dtype), key.to(dtype), value.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=1e-5 if dtype == torch.float32 else 0.03, rtol=0.01)
 
 
 def test_attention_sees_all_tokens() -> None:
