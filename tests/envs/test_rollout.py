@@ -25,9 +25,7 @@ PLAN = plan_episodes(SUITES["spatial"], 8, ":", seed=3)
 
 def make_policy(action_dim: int = 2, seed: int = 0) -> TinyVLA:
     torch.manual_seed(seed)
-    return TinyVLA(
-        action_dim=action_dim, bins=9, channels=(8, 8), width=16, layers=1, text_width=16, buckets=64
-    ).eval()
+    return TinyVLA(action_dim=action_dim, bins=9, channels=(8, 8), width=16, layers=1, text_width=16, buckets=64).eval()
 
 
 def save_policy(path: Path, policy: TinyVLA) -> Path:
