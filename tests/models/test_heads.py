@@ -5,7 +5,7 @@ import torch
 from tests.models.tiny_world import pictures
 from wovr.functional.images import frames_to_float
 from wovr.models.autoencoders.patch import PatchAutoencoder
-from wovr.models.heads import COPY_BIAS, copy_head, copy_head_channels
+from wovr.models.heads import COPY_BIAS, CopyHead
 
 
 def test_the_blend_pixel_by_pixel() -> None:
@@ -13,10 +13,11 @@ def test_the_blend_pixel_by_pixel() -> None:
     generator = torch.Generator().manual_seed(0)
     frames = frames_to_float(pictures(2, 12))  # (B, 3, 12, 16, 16): reference, memory, new (where its place is)
     reference, last, new = (autoencoder.encode_group(frames[:, :, i : i + 4]) for i in (0, 4, 8))
-    extra = copy_head_channels(autoencoder, reference=True)
+    head = CopyHead(autoencoder, reference=True)
+    extra = head.extra_channels
     logits = torch.randn(2, extra, 1, 4, 4, generator=generator)
     answer = torch.cat([new[:, :, None], logits], dim=1)
-    blended = autoencoder.decode_group(copy_head(answer, last, reference, autoencoder)[:, :, 0])
+    blended = autoencoder.decode_group(head(answer, reference, last)[:, :, 0])
     # The same in pictures: one logit for each source, frame and pixel, laid out as the colours are.
     maps = torch.stack([logits[:, : extra // 2, 0], logits[:, extra // 2 :, 0]])
     as_colours = maps.unflatten(2, (4, 4, 4, 1)).expand(-1, -1, -1, -1, -1, 3, -1, -1).flatten(2, 5)
@@ -31,8 +32,8 @@ def test_an_answer_of_zero_is_nearly_the_last_frame() -> None:
     autoencoder = PatchAutoencoder(4)
     frames = frames_to_float(pictures(1, 4))
     last = autoencoder.encode_group(frames)
-    for reference in (None, last):
-        channels = last.shape[1] + copy_head_channels(autoencoder, reference is not None)
-        blend = copy_head(torch.zeros(1, channels, 2, 4, 4), last, reference, autoencoder)
+    for reference in (False, True):
+        head = CopyHead(autoencoder, reference)
+        blend = head(torch.zeros(1, last.shape[1] + head.extra_channels, 2, 4, 4), last, last)
         seen = autoencoder.decode_group(blend[:, :, 1])
         assert (seen - frames[:, :, -1:]).abs().max() < 0.11

@@ -23,7 +23,7 @@ from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.base import Backbone
 from wovr.models.checkpoint import Network
 from wovr.models.context import Context, EncodedWindow
-from wovr.models.heads import copy_head, copy_head_channels
+from wovr.models.heads import CopyHead
 from wovr.types import CHUNK
 
 FAR = 10**6
@@ -83,7 +83,6 @@ class WorldModel(Network):
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
         self.prediction = prediction
-        self.head = head
         self.chunk = chunk
         self.memory = memory
         self.reference = reference
@@ -98,7 +97,8 @@ class WorldModel(Network):
         self.memory_latents = -(-memory // FRAMES_PER_LATENT)
         self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
         self._check_numbers(low_high, neutral)
-        self._check_parts()
+        self.copy_head = self._copy_head() if head == "copy" else None
+        self._check_backbone()
         self.noisy_context = low_high[0], low_high[1]
         self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
 
@@ -112,6 +112,26 @@ class WorldModel(Network):
         super().train(mode)
         self.autoencoder.eval()
         return self
+
+    def compile_parts(self, device: torch.device) -> None:
+        """Let torch.compile make faster code of what takes the time, in place; it does so when it is first used.
+
+        Args:
+            device: Where the model is going to be used.
+
+        Raises:
+            UserError: For a CPU torch.compile writes C++, and there is no compiler.
+        """
+        if device.type == "cpu":
+            from torch._inductor import cpp_builder, exc
+
+            try:
+                cpp_builder.get_cpp_compiler()
+            except exc.InvalidCxxCompiler as error:
+                raise UserError("there is no C++ compiler, which torch.compile needs", "install g++") from error
+        self.backbone.compile_blocks()
+        if self.copy_head is not None:
+            self.copy_head.compile()
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
@@ -212,10 +232,9 @@ class WorldModel(Network):
             reference=self.reference,
             new=self.new_latents,
         )  # (B, C + what the head needs, n, h, w)
-        if isinstance(self.autoencoder, PatchAutoencoder) and self.head == "copy":
-            reference = context.latents[:, :, 0] if self.reference else None
-            return copy_head(answer, context.latents[:, :, -1], reference, self.autoencoder)
-        return answer.float()
+        if self.copy_head is None:
+            return answer.float()
+        return self.copy_head(answer, reference=context.latents[:, :, 0], last=context.latents[:, :, -1])
 
     def velocity(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
         """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
@@ -341,19 +360,19 @@ class WorldModel(Network):
                 "give as many numbers as the backbone's action_dim",
             )
 
-    def _check_parts(self) -> None:
-        if self.head == "copy" and (self.prediction != "data" or not isinstance(self.autoencoder, PatchAutoencoder)):
+    def _copy_head(self) -> CopyHead:
+        if self.prediction != "data" or not isinstance(self.autoencoder, PatchAutoencoder):
             raise UserError(
                 f"head copy with prediction {self.prediction} and {type(self.autoencoder).__name__}",
                 "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
             )
+        return CopyHead(self.autoencoder, self.reference)
+
+    def _check_backbone(self) -> None:
         channels = self.autoencoder.latent_channels
-        extra = 0
-        if self.head == "copy" and isinstance(self.autoencoder, PatchAutoencoder):
-            extra = copy_head_channels(self.autoencoder, self.reference)
         needed = {
             "in_channels": channels,
-            "out_channels": channels + extra,
+            "out_channels": channels + (0 if self.copy_head is None else self.copy_head.extra_channels),
             "latent_frames": int(self.reference) + self.memory_latents + self.new_latents,
         }
         for name, number in needed.items():

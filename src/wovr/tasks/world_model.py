@@ -64,7 +64,7 @@ class WorldModelTraining(TrainingModule):
             null for the weights as they are.
         cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
             whose latents are worth it (`GroupedAutoencoder`).
-        compile: Let torch.compile make faster code of the backbone's blocks; takes a minute or so at the start.
+        compile: Let torch.compile make faster code of the network; takes a minute or so at the start.
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
@@ -134,8 +134,7 @@ class WorldModelTraining(TrainingModule):
             self._take_over(Path(self.pretrained))
         if self.compiled:
             self.compiled = False  # once, though setup runs again for the validation after the end
-            _check_compiler(self.device)
-            model.backbone.compile_blocks()
+            model.compile_parts(self.trainer.strategy.root_device)
 
     def configure_model(self) -> None:
         """Share the backbone's weights out over the processes, where the strategy is one that does so (FSDP2)."""
@@ -259,19 +258,3 @@ class WorldModelTraining(TrainingModule):
         if not isinstance(self.world_model.backbone, WanBackbone):
             raise UserError(f"pretrained is {folder}, the backbone is no WanBackbone", "set pretrained to null")
         load_released_weights(self.world_model.backbone, folder)
-
-
-def _check_compiler(device: torch.device) -> None:
-    """On a CPU torch.compile writes C++.
-
-    Raises:
-        UserError: There is no compiler.
-    """
-    if device.type != "cpu":
-        return
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler as error:
-        raise UserError("compile is true and there is no C++ compiler", "install g++, or set compile false") from error
