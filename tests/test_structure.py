@@ -35,12 +35,13 @@ ROOMS = [
 TORCH_FREE = (
     *("wovr.types", "wovr.errors", "wovr.runs", "wovr.cli", "wovr.envs"),
     *(f"wovr.data.{name}" for name in ("video", "members", "tar_index", "statistics", "shards", "dataset", "reader")),
-    *(f"wovr.data.{name}" for name in ("inspection", "verification", "preview")),
+    *(f"wovr.data.{name}" for name in ("inspection", "verification", "preview", "start_states", "keyframes")),
+    *(f"wovr.data.{name}" for name in ("keyframe_moments", "keyframe_rules", "keyframe_sheet")),
 )
 """What has to work without torch: whatever a simulator worker imports, the store, and the table of verbs."""
 
-TORCH_FILES = ("wovr.envs.policy_actor",)
-"""Modules below TORCH_FREE that may import it: a policy that acts, in the parent process only."""
+TORCH_FILES = ("wovr.envs.policy_actor", "wovr.envs.imagined", "wovr.envs.imagined_parts")
+"""Modules below TORCH_FREE that may import it, in the parent process only: a policy that acts, imagination."""
 
 
 def module_name(path: Path) -> str:

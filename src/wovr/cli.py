@@ -13,11 +13,15 @@ from wovr.errors import UserError
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("wovr.commands.train", "train a model from episodes: wovr fit --config conf/bc.yaml"),
+    "rl": ("wovr.commands.rl", "improve a policy by its own rollouts, imagined or real: wovr rl --config conf/rl.yaml"),
     "collect": ("wovr.commands.collect", "act in an environment and store the episodes as shards"),
-    "evaluate": ("wovr.commands.evaluate", "measure a policy (success rates) or, with --world_model, a world model"),
+    "evaluate": (
+        "wovr.commands.evaluate",
+        "measure a policy; with --world_model a world model, with --reward a classifier",
+    ),
     "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
-    "data": ("wovr.commands.data", "look into and check stored episodes: wovr data inspect|verify DIR"),
-    "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader"),
+    "data": ("wovr.commands.data", "look into stored episodes, check them, find keyframes: wovr data inspect DIR"),
+    "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader|imagination"),
 }
 """Verb -> (module with `main(args) -> None`, help line)."""
 

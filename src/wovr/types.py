@@ -58,7 +58,7 @@ class StartState:
         task: Index of the task in its suite.
         init_state: Number of the initial state, in [0, TaskInfo.num_init_states).
         sim_state: (S,) float64, a simulator state that overrides `init_state`; None to start from `init_state`.
-        reference: (H, W, 3) uint8, the episode's first frame; only a keyframe has one.
+        reference: (H, W, 3) uint8, the episode's first frame, which imagination starts from; a simulator needs none.
         memory: (M, H, W, 3) uint8, the frames up to and including the start; only a keyframe has them.
         memory_actions: (M, A) float32, the action that produced each memory frame.
         horizon: Actions left to the end of the episode; None for the task's own horizon.

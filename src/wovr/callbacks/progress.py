@@ -96,7 +96,7 @@ class TrainingProgress(ProgressBar):
         self._printed = time.monotonic()
         step, total = trainer.global_step, _total_steps(trainer)
         taken = step - self._first_step
-        left = "?" if total is None or not taken else _clock((total - step) * (self._printed - self._started) / taken)
+        left = "?" if total is None or not taken else clock((total - step) * (self._printed - self._started) / taken)
         of = "" if total is None else f"/{total}"
         print(f"step {step}{of}  ETA {left}  {self._metrics(trainer, pl_module)}", file=sys.stderr, flush=True)
 
@@ -111,7 +111,8 @@ def _total_steps(trainer: Trainer) -> int | None:
     return int(total) if total != float("inf") else None
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

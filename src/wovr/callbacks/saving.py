@@ -34,13 +34,14 @@ class SaveLast(Checkpoint):
         step = trainer.global_step
         # With gradient accumulation several batches end at one step: only the one that stepped is a place to resume.
         if step and step % self.every_n_steps == 0 and step != self.saved_step:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the end; always, because averaged weights have just been put in place."""
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint now."""
         try:
             trainer.save_checkpoint(self.path)
         except OSError as error:

@@ -13,6 +13,7 @@ import torch
 
 from wovr.commands.arguments import call
 from wovr.commands.collect_speed import bench_collect
+from wovr.commands.imagination_speed import bench_imagination
 from wovr.data.clips import ClipDataset, collate_clips
 from wovr.data.reader import EpisodeStore
 from wovr.data.video import decode_video
@@ -82,7 +83,11 @@ def _processor() -> str:
     return f"{name} ({os.cpu_count()} cores)"
 
 
-BENCHMARKS: dict[str, Callable[..., None]] = {"collect": bench_collect, "loader": loader}
+BENCHMARKS: dict[str, Callable[..., None]] = {
+    "collect": bench_collect,
+    "loader": loader,
+    "imagination": bench_imagination,
+}
 """What there is to measure: name on the command line -> function whose arguments are the options."""
 
 

@@ -1,19 +1,27 @@
-"""`wovr data inspect|verify DIR`: look into stored episodes and check every byte of them."""
+"""`wovr data inspect|verify|keyframes DIR`: look into stored episodes, check every byte of them, find start states."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from wovr.commands.arguments import call
 from wovr.data.dataset import read_dataset
 from wovr.data.inspection import contact_sheet, describe, write_png
+from wovr.data.keyframe_rules import Finding, KeyframeRules, find_keyframes
+from wovr.data.keyframe_sheet import keyframe_sheet
+from wovr.data.keyframes import KINDS, save_keyframes
 from wovr.data.reader import EpisodeStore
 from wovr.data.verification import verify_dataset
+from wovr.envs.scenes import READERS, knows_states_of, scene_positions
 from wovr.errors import UserError
 
 
@@ -42,18 +50,8 @@ def verify(folder: Path) -> None:
     Args:
         folder: Folder with shards and dataset.json.
     """
-    total = read_dataset(folder)["episodes"]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"verify {folder}", total=total)
-        found = verify_dataset(folder, on_episode=lambda: progress.advance(bar))
+    with _progress(f"verify {folder}", read_dataset(folder)["episodes"]) as on_episode:
+        found = verify_dataset(folder, on_episode=on_episode)
     verdict = f"{len(found.problems)} problems" if found.problems else "all as dataset.json says"
     print(
         f"{folder}: {found.episodes:,} episodes, {found.frames:,} frames, {found.bytes / 1e6:,.1f} MB "
@@ -67,6 +65,130 @@ def verify(folder: Path) -> None:
     raise last
 
 
+def keyframes(
+    folders: list[Path],
+    *,
+    out: Path,
+    memory: int = 4,
+    lead: str = "4,12",
+    per_episode: int = 4,
+    failure_share: float = 0.7,
+    gripper: int = -1,
+    closes: int = 1,
+    stay: int = 2,
+    parting_quantile: float = 0.95,
+    least_horizon: int | None = None,
+    use_sim_state: bool = False,
+    rows: int = 24,
+    seed: int = 0,
+) -> None:
+    """Find starts near task-critical moments of episodes, for rollouts that begin there (KIR), and draw some of them.
+
+    Args:
+        folders: Folders of episodes of the current policy, one or more.
+        out: Where keyframes.json, keyframes.npz and keyframes.png go.
+        memory: Frames of memory of a keyframe; those the world model is given.
+        lead: Fewest and most frames between a start and its moment; drawn for each.
+        per_episode: Most keyframes of one episode.
+        failure_share: Share of the keyframes that are failures, met where there are enough of both.
+        gripper: Which dimension of an action is the gripper's command.
+        closes: Sign of the command that closes it, 1 or -1.
+        stay: Actions a gripper's command has to last.
+        parting_quantile: Share of the successful frames that count as familiar; a failed episode parts from them where
+            its frames are none of these.
+        least_horizon: Fewest actions from a failure to the horizon; null for what the median successful episode takes
+            from its last closing to success.
+        use_sim_state: Find also what only the simulator's states tell: missed approaches, drops and pushes.
+        rows: Keyframes on the picture.
+        seed: Of what is drawn.
+    """
+    if rows < 1:
+        raise UserError(f"a picture of {rows} rows", "give at least 1")
+    rules = KeyframeRules(
+        memory,
+        _two_numbers(lead),
+        per_episode,
+        failure_share,
+        gripper,
+        closes,
+        stay,
+        parting_quantile,
+        least_horizon,
+        seed,
+    )
+    store = EpisodeStore(*folders)
+    unknown = sorted({entry.meta.source for entry in store.entries if not knows_states_of(entry.meta.source)})
+    if use_sim_state and unknown:
+        raise UserError(
+            f"{', '.join(map(str, folders))}: what simulator states of {', '.join(unknown)} mean is not known",
+            f"use episodes of {', '.join(READERS)}, or set use_sim_state to false",
+        )
+    with _progress("keyframes", len(store)) as on_episode:
+        finding = find_keyframes(store, rules, scene_positions if use_sim_state else None, on_episode)
+    save_keyframes(out, finding.found)
+    picture = out / "keyframes.png"
+    write_png(keyframe_sheet(store, finding, rows), picture)
+    console = Console()
+    console.print(_kinds_by_task(finding))
+    chosen = finding.found.keyframes
+    print(
+        f"{out}: {len(chosen):,} keyframes of {len(set(finding.index)):,} of {len(store):,} episodes, "
+        f"{sum(keyframe.failure for keyframe in chosen) / len(chosen):.0%} failures"
+        + (f"; {finding.too_short:,} episodes are too short for one" if finding.too_short else "")
+    )
+    console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
+
+
+def _two_numbers(lead: str) -> tuple[int, int]:
+    try:
+        low, high = (int(word) for word in lead.split(","))
+    except ValueError as error:
+        raise UserError(f"--lead {lead}", "give two numbers of frames, e.g. 4,12") from error
+    return low, high
+
+
+def _kinds_by_task(finding: Finding) -> Table:
+    """A row a task, a column a kind; failures behind the number of all."""
+    chosen = finding.found.keyframes
+    there = [kind for kind in KINDS if any(keyframe.kind == kind for keyframe in chosen)]
+    table = Table("suite", "task", title="keyframes (failures)", title_justify="left")
+    for name in (*there, "all"):
+        table.add_column(name, justify="right")
+    everything = sorted({(keyframe.suite, keyframe.task) for keyframe in chosen})
+    for key in (*everything, None):
+        rows = [keyframe for keyframe in chosen if key in (None, (keyframe.suite, keyframe.task))]
+        counts = Counter(keyframe.kind for keyframe in rows) + Counter(all=len(rows))
+        bad = [keyframe for keyframe in rows if keyframe.failure]
+        failures = Counter(keyframe.kind for keyframe in bad) + Counter(all=len(bad))
+        cells = [f"{counts[kind]:,} ({failures[kind]:,})" if counts[kind] else "" for kind in (*there, "all")]
+        table.add_row(*((key[0], str(key[1])) if key else ("all", "")), *cells, end_section=key == everything[-1])
+    return table
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error where that is a terminal; gives what advances it by one episode."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda: progress.advance(bar)
+
+
+def _gather_folders(args: Sequence[str]) -> list[str]:
+    """`keyframes A B --out OUT` -> `keyframes ["A", "B"] --out OUT`: a list is one word to the parser."""
+    end = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
+    return list(args) if end < 2 else [args[0], json.dumps(list(args[1:end])), *args[end:]]
+
+
 def main(args: Sequence[str]) -> None:
     """Run `wovr data ARGS`."""
-    call({"inspect": inspect, "verify": verify}, args, "data", __doc__, as_positional=True)
+    if args and args[0] == "keyframes":
+        args = _gather_folders(args)
+    call({"inspect": inspect, "verify": verify, "keyframes": keyframes}, args, "data", __doc__, as_positional=True)

@@ -1,12 +1,15 @@
 """`wovr evaluate`: measure a policy. One function a metric; metrics.json, a table, videos.
 
-With `--world_model` it measures a world model: `wovr.commands.world_model_quality`.
+With `--world_model` it measures a world model: `wovr.commands.world_model_quality`; with `--reward` a success
+classifier: `wovr.commands.reward_quality`; with `--metrics hallucination` a policy in a world model against reality:
+`wovr.commands.hallucination`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,8 @@ def evaluate(
     """Measure a policy in an environment.
 
     Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured. A world
-    model is measured with other options: wovr evaluate --help --world_model CKPT.
+    model, or a success classifier, is measured with other options: wovr evaluate --help --world_model CKPT, or --reward
+    CKPT. So is what a policy's imagined success is worth: wovr evaluate --help --metrics hallucination.
 
     Args:
         policy: Who acts: expert, random, or the path of a policy's checkpoint.
@@ -139,9 +143,24 @@ def forget(out: Path) -> None:
 
 def main(args: Sequence[str]) -> None:
     """Run the verb."""
-    if any(word.partition("=")[0] == "--world_model" for word in args):
+    if _asks_for_hallucination(args):
+        from wovr.commands.hallucination import evaluate_hallucination
+
+        call(evaluate_hallucination, args, "evaluate")
+    elif any(word.partition("=")[0] == "--world_model" for word in args):
         from wovr.commands.world_model_quality import evaluate_world_model
 
         call(evaluate_world_model, args, "evaluate")
+    elif any(word.partition("=")[0] == "--reward" for word in args):
+        from wovr.commands.reward_quality import evaluate_reward
+
+        call(evaluate_reward, args, "evaluate")
     else:
         call(evaluate, args, "evaluate")
+
+
+def _asks_for_hallucination(args: Sequence[str]) -> bool:
+    """Whether `--metrics` names it; other arguments go with it than with other metrics."""
+    values = [word.partition("=")[2] for word in args if word.startswith("--metrics=")]
+    values += [value for word, value in pairwise(args) if word == "--metrics"]
+    return any("hallucination" in value.split(",") for value in values)

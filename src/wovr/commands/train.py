@@ -15,7 +15,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonargparse
 import yaml  # type: ignore[import-untyped]
@@ -33,7 +33,7 @@ from wovr.models.checkpoint import read_checkpoint
 from wovr.runs import RunFolder, atomic_write, explain_os_error, write_json
 from wovr.tasks.base import TrainingModule
 
-NOT_OF_THE_RESULT = ("config", "out", "resume")
+NOT_OF_THE_RESULT = ("config", "out", "resume", "workers")
 """Options that do not change what a run computes."""
 
 NOISE = (
@@ -60,6 +60,9 @@ class FitCLI(LightningCLI):
     folder: Path
     finished: bool = False
 
+    verb: ClassVar[str] = "fit"
+    description: ClassVar[str] = "Train a model from episodes."
+
     def __init__(self, args: list[str]) -> None:
         super().__init__(
             model_class=TrainingModule,
@@ -69,7 +72,7 @@ class FitCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "description": "Train a model from episodes.", "prog": "wovr fit"},
+            parser_kwargs={"exit_on_error": False, "description": self.description, "prog": f"wovr {self.verb}"},
             args=args,
             run=False,
             auto_configure_optimizers=False,
@@ -94,10 +97,18 @@ class FitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Compare the options with what the folder holds already."""
-        self.folder = Path(self.config.out)
-        self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         if self.config.save_every_n_steps < 1:
             raise UserError(f"save_every_n_steps is {self.config.save_every_n_steps}", "give a number above 0")
+        self.open_folder()
+
+    def open_folder(self) -> None:
+        """Note the folder and the options.
+
+        Raises:
+            UserError: The folder holds a run with other options.
+        """
+        self.folder = Path(self.config.out)
+        self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         if self.last.exists() or (self.folder / "DONE").exists():
             _refuse_other_options(_read_options(self.folder / "config.yaml"), self.options, self.folder)
 
@@ -109,21 +120,47 @@ class FitCLI(LightningCLI):
             raise _user_error(error) from error
         self.datamodule = self._get(self.config_init, "data")
         record = self.datamodule.record() if hasattr(self.datamodule, "record") else {}
-        inputs = {"options": _of_the_result(self.options), "data": record.get("fingerprint")}
-        self.run_folder = RunFolder(self.folder, inputs)
-        if self.run_folder.is_done():
-            self.finished = True
+        if self.is_finished(record.get("fingerprint")):
             return
-        if self.run_folder.marker.exists():
-            raise UserError(
-                f"{self.folder}: holds a finished run, since when the data have changed",
-                "choose another --out or remove the folder",
-            )
         self.model = self._get(self.config_init, "model")
         try:
             self.trainer = self.instantiate_trainer()
         except (ValueError, TypeError) as error:
             raise _user_error(error) from error
+
+    def is_finished(self, data: Any) -> bool:
+        """Whether the folder holds this very run, finished; sets `finished` and `run_folder`.
+
+        Args:
+            data: Stands for what the options name: fingerprints, JSON values.
+
+        Raises:
+            UserError: It holds a finished run of other data.
+        """
+        self.run_folder = RunFolder(self.folder, {"options": _of_the_result(self.options), "data": data})
+        self.finished = self.run_folder.is_done()
+        if not self.finished and self.run_folder.marker.exists():
+            raise UserError(
+                f"{self.folder}: holds a finished run, since when the data have changed",
+                "choose another --out or remove the folder",
+            )
+        return self.finished
+
+    def train(self, resume: Path | None) -> dict[str, Any]:
+        """Train, from the start or from a checkpoint on.
+
+        Returns:
+            What metrics.json says beside the seconds and the number of parameters; `metrics` are printed.
+        """
+        if resume is None and self.config.init_from:
+            self.model.init_from(Path(self.config.init_from))
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=resume, weights_only=True)
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if sum(_as_list(self.trainer.num_val_batches)):
+            # Once more, because the last validation may have been some steps before the end.
+            [last] = self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            metrics |= {name: float(value) for name, value in last.items()}
+        return {"metrics": metrics, "steps": self.trainer.global_step}
 
     @property
     def last(self) -> Path:
@@ -150,21 +187,30 @@ def main(args: list[str]) -> None:
     Raises:
         UserError: Wrong options, a folder that holds another run, data that cannot be used, a loss that is not finite.
     """
+    run(FitCLI, args)
+
+
+def run(cli_class: type[FitCLI], args: list[str]) -> None:
+    """Run a verb that trains.
+
+    Raises:
+        UserError: See `main`.
+    """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         # Information there is hardware tables and advertisements.
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        cli = FitCLI(args)
+        cli = cli_class(args)
         if cli.finished:
             print(f"{cli.folder}: done before with the same options, nothing to do")
             return
         fit(cli)
     except jsonargparse.ArgumentError as error:
-        raise _user_error(error) from error
+        raise _user_error(error, cli_class.verb) from error
     except MisconfigurationException as error:
-        raise UserError(f"trainer: {error}", "see: wovr fit --help") from error
+        raise UserError(f"trainer: {error}", f"see: wovr {cli_class.verb} --help") from error
 
 
 def fit(cli: FitCLI) -> None:
@@ -181,15 +227,8 @@ def fit(cli: FitCLI) -> None:
     resume = cli.last if cli.config.resume and cli.last.exists() else None
     if resume is not None:
         read_checkpoint(resume)  # a damaged one is reported in our words
-    elif cli.config.init_from:
-        cli.model.init_from(Path(cli.config.init_from))
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
-        metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-        if sum(_as_list(cli.trainer.num_val_batches)):
-            # Once more, because the last validation may have been some steps before the end.
-            [last] = cli.trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
-            metrics |= {name: float(value) for name, value in last.items()}
+        result = cli.train(resume)
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit status 1, and a termination signal into 0.
         if cli.trainer.received_sigterm:
@@ -199,15 +238,13 @@ def fit(cli: FitCLI) -> None:
     except OSError as error:
         raise explain_os_error(error, Path(error.filename or cli.folder)) from error
     if first_rank:
-        result = {
-            "metrics": metrics,
-            "steps": cli.trainer.global_step,
+        result |= {
             "seconds": round(cli.seconds.seconds, 1),
             "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
         }
         write_json(cli.folder / "metrics.json", result)
         cli.run_folder.finish()
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(result["metrics"].items()))
         print(f"{cli.last}: {result['steps']} steps in {result['seconds']} s; {shown}")
 
 
@@ -255,7 +292,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _user_error(error: Exception) -> UserError:
+def _user_error(error: Exception, verb: str = "fit") -> UserError:
     """Make one line of what jsonargparse says in many, or take the error that a constructor raised for the user."""
     cause: BaseException | None = error
     while cause is not None:
@@ -266,4 +303,4 @@ def _user_error(error: Exception) -> UserError:
     left_out = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith(left_out)]
-    return UserError(" ".join(kept) or "wrong options", "see: wovr fit --help")
+    return UserError(" ".join(kept) or "wrong options", f"see: wovr {verb} --help")

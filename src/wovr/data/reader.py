@@ -178,6 +178,22 @@ class EpisodeStore:
             check_success(success, entry.num_frames)
         return success
 
+    def sim_state(self, index: int) -> np.ndarray | None:
+        """(T, S) float64, the simulator's state at each frame of an episode, or None where it holds none.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        entry = self.entries[index]
+        place = entry.places.get("sim_state.npy")
+        if place is None:
+            return None
+        with _naming(entry):
+            states = decode_array("sim_state.npy", self._files.read(entry.shard, place))
+            if states.dtype != np.float64 or states.ndim != 2 or len(states) != entry.num_frames:
+                raise ValueError(f"sim_state.npy: {states.dtype} {states.shape} for {entry.num_frames} frames")
+        return states
+
     def encoded_video(self, index: int) -> bytes:
         """The bytes of an episode's video.
 

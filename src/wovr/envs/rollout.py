@@ -34,10 +34,13 @@ class EpisodeStart:
     Attributes:
         number: Its number in the command: with the seed, it decides all randomness of the episode.
         start: Where it begins.
+        env_number: Number that decides the environment's randomness instead, so that episodes can share it while their
+            actions differ; None for `number`.
     """
 
     number: int
     start: StartState
+    env_number: int | None = None
 
 
 @dataclass
@@ -181,7 +184,8 @@ def _start(
     mask = np.full(env.num_envs, everything)
     for index, episode in filled:
         starts[index], mask[index] = episode.start, True
-        seeds[index] = int(np.random.SeedSequence([seed, episode.number, 1]).generate_state(1)[0])
+        number = episode.number if episode.env_number is None else episode.env_number
+        seeds[index] = int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0])
     env.reset(seed=seeds, options={"start_states": starts, "reset_mask": mask})  # type: ignore[arg-type]
     observation = env.observe()
     states: Sequence[np.ndarray | None] = [None] * len(filled)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
@@ -32,6 +33,12 @@ class Context:
     def map(self, function: Callable[[Tensor], Tensor]) -> Context:
         """The context with `function` applied to every tensor."""
         return Context(**{name: function(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def join(cls, contexts: Sequence[Context]) -> Context:
+        """Several contexts as one batch, one after the other."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(context, name) for context in contexts]) for name in names})
 
 
 @dataclass

@@ -35,6 +35,23 @@ class ImaginationState:
     seeds: Tensor
     chunks: Tensor
 
+    def __len__(self) -> int:
+        """N."""
+        return len(self.seeds)
+
+    def select(self, rows: Array) -> ImaginationState:
+        """Some of the rollouts: (n,) int64 indices, in the order wanted."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        here = rows.to(self.context.latents.device)
+        return ImaginationState(self.context.map(lambda tensor: tensor[here]), self.seeds[rows], self.chunks[rows])
+
+    @classmethod
+    def join(cls, states: Sequence[ImaginationState]) -> ImaginationState:
+        """Rollouts of one world model side by side: those of the first state, then those of the second, ..."""
+        context = Context.join([state.context for state in states])
+        seeds, chunks = ([getattr(state, name) for state in states] for name in ("seeds", "chunks"))
+        return cls(context, torch.cat(seeds), torch.cat(chunks))
+
 
 class Imagination:
     """N imagined rollouts. `start`, then `step` as often as wanted.

@@ -1,0 +1,357 @@
+"""`wovr rl`: improve a policy by masked GRPO on its own rollouts, imagined (`--env imagined`) or in a simulator.
+
+A run owns a folder, like that of `wovr fit`:
+
+    OUT/config.yaml             every option, resolved
+    OUT/checkpoints/last.ckpt   where the same command goes on
+    OUT/checkpoints/best.ckpt   the best policy, by real evaluation (`--eval_env`), else by the rollouts' success rate
+    OUT/tensorboard/            curves
+    OUT/metrics.json            the curve: a row an update; rollouts, real episodes, seconds
+    OUT/DONE                    there when the run is finished
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from wovr.callbacks.best import KeepBest, RealEvaluation
+from wovr.callbacks.offload import CollocatedPlacement
+from wovr.callbacks.saving import CountSeconds
+from wovr.callbacks.seeding import SeedSteps
+from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
+from wovr.commands.train import FitCLI, run
+from wovr.data.start_states import StartStates
+from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.episodes import plan_episodes
+from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
+from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
+from wovr.envs.policy_actor import PolicyActor
+from wovr.envs.registry import choose_tasks
+from wovr.envs.workers import WorkerVectorEnv, count_workers
+from wovr.errors import UserError
+from wovr.models.checkpoint import network_fingerprint
+from wovr.models.policies.base import Policy
+from wovr.models.policies.loading import load_policy, policy_fingerprint
+from wovr.models.reward import SuccessClassifier
+from wovr.models.world_model import WorldModel
+from wovr.tasks.grpo import GRPOTraining
+from wovr.types import MAX_FRAMES
+
+IMAGINED = "imagined"
+"""The `--env` that is a world model."""
+
+
+@dataclass
+class RolloutOptions:
+    """Where rollouts are made and how many.
+
+    Args:
+        policy: Checkpoint of the policy to improve.
+        suite: Suite of the start states.
+        env: imagined, or a simulator (tabletop, metaworld, or an import path like my_robot:FrankaEnv): online GRPO.
+        tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
+        world_model: Checkpoint of the world model; for imagined.
+        reward: Checkpoint of the success classifier; for imagined.
+        data: Comma list of folders of episodes, whose first frames are start states; for imagined.
+        keyframes: Folder of keyframes, made by `wovr data keyframes`; for imagined.
+        keyframe_share: Share of the groups that start at keyframes, 0 to 1.
+        horizon: Actions of an imagined rollout from a first frame; null for the task's longest stored episode.
+        init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator. The default
+            leaves the last ten to evaluation.
+        env_args: Arguments of the environment: of the simulator's class, or, imagined, of
+            wovr.envs.imagined.ImaginedVectorEnv (sigmas, precision, batch_size).
+        groups: Groups of an update, over all processes.
+        group_size: Rollouts of a group; all start from one state.
+        updates: Updates of the run.
+        max_real_episodes: Stop at exactly so many rollouts in a simulator; null for no limit.
+        shared_noise: Give the rollouts of a group the same noise of the environment.
+        num_envs: Rollouts side by side.
+        workers: Simulator processes; 0 for one a processor core.
+        offload: Keep the world model in host memory while the policy is optimised; nothing moves on a CPU.
+        eval_env: Simulator to evaluate in; null where no real evaluation is allowed.
+        eval_every: Updates between two evaluations.
+        eval_episodes: Episodes of an evaluation, of all tasks together.
+        eval_init_states: Initial states of the evaluation, a slice.
+        eval_temperature: Sampling temperature in evaluations; 0 takes the likeliest tokens.
+        eval_num_envs: Simulators side by side in evaluations.
+        eval_env_args: Arguments of the simulator's class in evaluations.
+        patience: Stop after so many evaluations (updates, without --eval_env) in a row without a new best; 0 for never.
+        save_every: Updates between two checkpoints.
+    """
+
+    policy: str
+    suite: str
+    env: str = IMAGINED
+    tasks: str = ""
+    world_model: str | None = None
+    reward: str | None = None
+    data: str | None = None
+    keyframes: str | None = None
+    keyframe_share: float = 0.0
+    horizon: int | None = None
+    init_states: str = ":-10"
+    env_args: dict[str, Any] | None = None
+    groups: int = 16
+    group_size: int = 8
+    updates: int = 100
+    max_real_episodes: int | None = None
+    shared_noise: bool = False
+    num_envs: int = 64
+    workers: int = 0
+    offload: bool = True
+    eval_env: str | None = None
+    eval_every: int = 10
+    eval_episodes: int = 100
+    eval_init_states: str = "-10:"
+    eval_temperature: float = 1.0
+    eval_num_envs: int = 16
+    eval_env_args: dict[str, Any] | None = None
+    patience: int = 0
+    save_every: int = 1
+
+    def check(self) -> None:
+        """Check what can be checked before anything is loaded.
+
+        Raises:
+            UserError: Numbers out of their ranges, options that are missing or have no effect here.
+        """
+        for name in ("eval_every", "eval_episodes", "save_every", "num_envs", "eval_num_envs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}", "give 1 or more")
+        if self.patience < 0:
+            raise UserError(f"--patience is {self.patience}", "give 0 for never, or more")
+        of_imagined = ("world_model", "reward", "data")
+        if self.env == IMAGINED:
+            for name in of_imagined:
+                if not getattr(self, name):
+                    raise UserError(f"--env imagined without --{name}", f"give --{name}, or --env tabletop")
+            if self.max_real_episodes is not None:
+                raise UserError("--max_real_episodes with --env imagined", "leave it out, or name a simulator")
+            return
+        for name in (*of_imagined, "keyframes", "keyframe_share", "horizon"):
+            if getattr(self, name):
+                raise UserError(f"--{name} with --env {self.env}", "leave it out, or use --env imagined")
+
+
+class RlCLI(FitCLI):
+    """Parses and builds a run of policy optimisation; see FitCLI."""
+
+    verb: ClassVar[str] = "rl"
+    description: ClassVar[str] = "Improve a policy by GRPO on its own rollouts."
+
+    def __init__(self, args: list[str]) -> None:
+        self.resources = ExitStack()
+        try:
+            super().__init__(args)
+        except BaseException:
+            self.resources.close()
+            raise
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The trainer's options, and those of GRPO but the policy, which is `--policy`."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        defaults = {"max_epochs": 1, "log_every_n_steps": 1, **self.trainer_defaults}
+        parser.set_defaults({f"trainer.{name}": value for name, value in defaults.items() if name != "callbacks"})
+        parser.add_class_arguments(GRPOTraining, "model", skip={"policy"}, instantiate=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options beside model and trainer."""
+        parser.add_argument("--out", type=str, required=True, help="Folder of the run.")
+        parser.add_argument(
+            "--resume",
+            type=bool,
+            default=True,
+            help="Go on from OUT/checkpoints/last.ckpt when there is one; false to begin again.",
+        )
+        parser.add_class_arguments(RolloutOptions, instantiate=False)
+
+    def before_instantiate_classes(self) -> None:
+        """Check the options and compare them with what the folder holds already."""
+        self.rollouts = RolloutOptions(**{field.name: self.config[field.name] for field in fields(RolloutOptions)})
+        self.rollouts.check()
+        self.open_folder()
+
+    def instantiate_classes(self) -> None:
+        """Build environment, policy and trainer, unless the run is finished."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        given = self.rollouts
+        starts = self._start_states() if given.env == IMAGINED else None
+        inputs: dict[str, Any] = {"policy": policy_fingerprint(Path(given.policy))}
+        if starts is not None:
+            assert given.world_model
+            assert given.reward
+            inputs["world_model"] = network_fingerprint(Path(given.world_model), WorldModel)
+            inputs["reward"] = network_fingerprint(Path(given.reward), SuccessClassifier)
+            inputs["data"] = starts.fingerprint
+        if self.is_finished(inputs):
+            return
+        policy = load_policy(Path(given.policy))
+        self.model = GRPOTraining(policy, **self.config_init.model)
+        actor = PolicyActor(policy, inputs["policy"], self.model.temperature)
+        seed = self._seed()
+        env: ChunkVectorEnv
+        source: StartSource
+        if starts is not None:
+            env = self._imagined(starts)
+            source = DrawnStarts(starts, given.suite, seed)
+        else:
+            after_success = 0 if self.model.mask == "success" else MAX_FRAMES
+            env = self._simulators(given.env, given.num_envs, given.env_args, after_success)
+            tasks = choose_tasks(env.suites, given.env, given.suite, given.tasks)
+            source = PlannedStarts(tasks, given.init_states, given.groups, seed)
+        check_policy(policy, env, given.policy)
+        self.placement: list[nn.Module] = []
+        if isinstance(env, ImaginedVectorEnv):
+            self.placement = [env.imagination.model]
+            if isinstance(env.classifier, nn.Module):
+                self.placement.append(env.classifier)
+        self.collector = RolloutCollector(
+            env,
+            actor,
+            source,
+            given.groups,
+            given.group_size,
+            given.updates,
+            seed,
+            shared_noise=given.shared_noise,
+            max_rollouts=given.max_real_episodes,
+            real=starts is None,
+        )
+        self.best = self._best(policy, inputs["policy"], env, seed)
+        self.trainer = self.instantiate_trainer()
+        if self.trainer.max_epochs != 1 or self.trainer.max_steps != -1:
+            raise UserError("trainer.max_epochs and trainer.max_steps say nothing here", "use --updates")
+        self.collector.share_out(self.trainer.global_rank, self.trainer.world_size)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer, with the run's folder, logger and callbacks in the order in which they must act."""
+        self.seconds = CountSeconds()
+        self.curve = KeepCurve()
+        callbacks = [
+            SeedSteps(self._seed()),
+            self.seconds,
+            self.best,
+            self.curve,
+            CollocatedPlacement(self.placement, self.rollouts.offload),
+            SaveUpdates(self.last, self.rollouts.save_every),
+        ]
+        if self.config.trainer.enable_progress_bar is not False:
+            callbacks.append(UpdateTable(self.collector.updates, isinstance(self.best, RealEvaluation)))
+        self.trainer_defaults["callbacks"] = callbacks
+        if self.config.trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(self.folder, name="", version="tensorboard")
+        return LightningCLI.instantiate_trainer(self, default_root_dir=str(self.folder), **kwargs)
+
+    def train(self, resume: Path | None) -> dict[str, Any]:
+        """Optimise; see FitCLI.train. `curve` has a row an update."""
+        with self.resources:
+            self.trainer.fit(
+                self.model, train_dataloaders=self.collector, ckpt_path=resume, weights_only=True if resume else None
+            )
+        rows = self.curve.rows
+        made = int(rows[-1]["rollouts"]) if "rollouts" in rows[-1] else 0
+        metrics = {name: value for name, value in rows[-1].items() if name.startswith(("success", "eval"))}
+        metrics["best"] = self.best.best or 0.0
+        return {
+            "metrics": metrics,
+            "curve": rows,
+            "updates": int(rows[-1]["update"]),
+            "steps": self.trainer.global_step,
+            "rollouts": made,
+            "real_episodes": made if self.collector.real else 0,
+            "evaluation_episodes": self.best.rollouts if isinstance(self.best, RealEvaluation) else 0,
+            "best": {"success_rate": self.best.best, "update": self.best.update, "by_real": self.best.real},
+        }
+
+    def _seed(self) -> int:
+        seed = self.config.seed_everything
+        if isinstance(seed, bool):
+            raise UserError(f"seed_everything is {str(seed).lower()}", "give a number: all rollouts are drawn from it")
+        return int(seed)
+
+    def _start_states(self) -> StartStates:
+        given = self.rollouts
+        words = [word.strip() for word in given.tasks.split(",") if word.strip()]
+        if any(not word.isdigit() for word in words):
+            raise UserError(f"--tasks {given.tasks}", "give indices, as 0,3: stored episodes know no names of tasks")
+        assert given.data
+        return StartStates(
+            [Path(word.strip()) for word in given.data.split(",")],
+            Path(given.keyframes) if given.keyframes else None,
+            given.keyframe_share,
+            suites=[given.suite],
+            tasks=[int(word) for word in words],
+            horizon=given.horizon,
+        )
+
+    def _imagined(self, starts: StartStates) -> ImaginedVectorEnv:
+        given = self.rollouts
+        assert given.world_model
+        assert given.reward
+        options: dict[str, Any] = {"device": "cpu", **(given.env_args or {})}  # CollocatedPlacement moves it
+        options["stop_at_success"] = self.model.mask == "success"  # without masking there must be steps after it
+        try:
+            env = make_imagined_env(Path(given.world_model), Path(given.reward), starts, given.num_envs, **options)
+        except TypeError as error:
+            raise UserError(f"--env_args: {error}", "see wovr.envs.imagined.ImaginedVectorEnv") from error
+        self.resources.callback(env.close)
+        return env
+
+    def _simulators(
+        self, name: str, num_envs: int, arguments: dict[str, Any] | None, steps_after_success: int = 0
+    ) -> WorkerVectorEnv:
+        workers = count_workers(self.rollouts.workers)
+        env = WorkerVectorEnv(name, num_envs, workers, arguments, steps_after_success=steps_after_success)
+        self.resources.callback(env.close)
+        return env
+
+    def _best(self, policy: Policy, name: str, env: ChunkVectorEnv, seed: int) -> KeepBest:
+        """What keeps the best checkpoint."""
+        given, path = self.rollouts, self.folder / "checkpoints" / "best.ckpt"
+        if given.eval_env is None:
+            return KeepBest(path, given.patience, real=given.env != IMAGINED)
+        simulators = self._simulators(given.eval_env, given.eval_num_envs, given.eval_env_args)
+        check_policy(policy, simulators, given.policy)
+        tasks = choose_tasks(simulators.suites, given.eval_env, given.suite, given.tasks)
+        episodes = plan_episodes(tasks, given.eval_episodes, given.eval_init_states, seed)
+        actor = PolicyActor(policy, name, given.eval_temperature)
+        return RealEvaluation(
+            simulators, actor, episodes, seed, given.eval_every, self.collector.updates, path, given.patience
+        )
+
+
+def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
+    """Compare a policy with where it is to act.
+
+    Raises:
+        UserError: Other actions, or another chunk than a world model's.
+    """
+    if policy.action_dim != env.action_dim:
+        raise UserError(
+            f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "
+            f"{env.action_dim}",
+            "use a policy trained for this environment",
+        )
+    if isinstance(env, ImaginedVectorEnv) and policy.chunk != env.chunk:
+        raise UserError(
+            f"{checkpoint}: the policy's chunk is {policy.chunk} actions, the world model's {env.chunk}",
+            "use models with chunks of one length",
+        )
+
+
+def main(args: list[str]) -> None:
+    """Run the verb.
+
+    Raises:
+        UserError: Wrong options, parts that do not fit each other, a folder that holds another run, a ratio that is
+            not finite.
+    """
+    run(RlCLI, args)

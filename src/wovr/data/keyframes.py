@@ -1,0 +1,254 @@
+"""Keyframes on disk: starts near task-critical moments, for Keyframe-Initialized Rollouts (paper, section 4.2).
+
+A folder of two files. `keyframes.json` says what each keyframe is and of which episodes the set was made;
+`keyframes.npz` holds the arrays, sealed by its SHA-256 in the former. How moments are found is in
+`wovr.data.keyframe_rules`; the paper does not say.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wovr.errors import UserError
+from wovr.runs import atomic_write, file_sha256, fingerprint, read_json, write_json
+from wovr.types import SCHEMA_VERSION, StartState
+
+KINDS = ("grasp", "release", "parting", "near_success", "approach", "drop", "push")
+"""What happens soon after a keyframe: the gripper is closed; it is opened after a hold; a failed episode goes where no
+successful one went; the episode succeeds. From simulator states only: a gripper that never holds anything is nearest to
+an object; a held object is lost from the closed gripper; an object is moved without being held."""
+
+LIST_FILE = "keyframes.json"
+ARRAYS_FILE = "keyframes.npz"
+
+_AGAIN = "find keyframes again with: wovr data keyframes DIR --out OUT"
+_ARRAYS = {"reference": "uint8", "memory": "uint8", "memory_actions": "float32", "sim_state": "float64"}
+_FIELDS = {
+    "kind": str,
+    "episode": str,
+    "frame": int,
+    "event": int,
+    "failure": bool,
+    "succeeded": bool,
+    "suite": str,
+    "task": int,
+    "instruction": str,
+    "init_state": int,
+    "horizon": int,
+    "sim_state_size": int,
+}
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """A start near a task-critical moment of a stored episode.
+
+    Attributes:
+        kind: One of KINDS, what happens soon after it.
+        episode: Key of the episode.
+        frame: Index of the start in the episode, the last memory frame.
+        event: Index of the moment that made it a keyframe, > frame.
+        failure: What happened there went wrong.
+        succeeded: The episode succeeded in the end.
+        suite: Suite name.
+        task: Index of the task in its suite.
+        instruction: What the policy was told.
+        init_state: Number of the initial state the episode began from, 0 where there is none.
+        horizon: Actions left from the start to the task's horizon, > 0.
+        reference: (H, W, 3) uint8, the episode's first frame.
+        memory: (M, H, W, 3) uint8, the frames up to and including the start.
+        memory_actions: (M, A) float32, the action that produced each memory frame.
+        sim_state: (S,) float64, the simulator's state at the start, or None.
+    """
+
+    kind: str
+    episode: str
+    frame: int
+    event: int
+    failure: bool
+    succeeded: bool
+    suite: str
+    task: int
+    instruction: str
+    init_state: int
+    horizon: int
+    reference: np.ndarray
+    memory: np.ndarray
+    memory_actions: np.ndarray
+    sim_state: np.ndarray | None = None
+
+    def start_state(self, horizon: int | None = None) -> StartState:
+        """Where a rollout begins.
+
+        Args:
+            horizon: Actions of a rollout from the episode's first frame, > `frame`; None for the stored rest.
+        """
+        return StartState(
+            suite=self.suite,
+            task=self.task,
+            init_state=self.init_state,
+            sim_state=self.sim_state,
+            reference=self.reference,
+            memory=self.memory,
+            memory_actions=self.memory_actions,
+            horizon=self.horizon if horizon is None else horizon - self.frame,
+        )
+
+
+@dataclass(frozen=True)
+class KeyframeSet:
+    """The keyframes of one folder.
+
+    Attributes:
+        keyframes: At least one; all of one image size, memory and action space.
+        datasets: Fingerprint of each data set they were taken from.
+        options: How they were chosen; JSON values.
+    """
+
+    keyframes: Sequence[Keyframe]
+    datasets: Sequence[str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.keyframes[0].reference.shape[:2]
+        return height, width
+
+    @property
+    def memory(self) -> int:
+        """Frames of memory, M."""
+        return len(self.keyframes[0].memory)
+
+    @property
+    def action_dim(self) -> int:
+        """A."""
+        return int(self.keyframes[0].memory_actions.shape[1])
+
+    @property
+    def suites(self) -> list[str]:
+        """Names of the suites, sorted."""
+        return sorted({keyframe.suite for keyframe in self.keyframes})
+
+
+def save_keyframes(folder: Path, found: KeyframeSet) -> None:
+    """Write a folder of keyframes; the same set gives the same bytes.
+
+    Raises:
+        UserError: There is no keyframe, they differ in size, or the folder cannot be written.
+    """
+    frames = found.keyframes
+    if not frames:
+        raise UserError(f"{folder}: no keyframe to write", "choose other episodes or rules")
+    arrays = {name: [getattr(keyframe, name) for keyframe in frames] for name in ("reference", "memory")}
+    arrays["memory_actions"] = [keyframe.memory_actions for keyframe in frames]
+    for name, values in arrays.items():
+        shapes = sorted({value.shape for value in values})
+        if len(shapes) > 1:
+            raise UserError(f"{folder}: keyframes of several sizes: {name} {shapes}", "use episodes of one size")
+    states = [np.zeros(0) if keyframe.sim_state is None else keyframe.sim_state for keyframe in frames]
+    stacked = {name: np.stack(values) for name, values in arrays.items()}
+    stacked["sim_state"] = np.concatenate(states)  # tasks differ in the size of their states
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: stacked[name].astype(dtype) for name, dtype in _ARRAYS.items()})  # type: ignore[arg-type]
+    # The list is written last: where a writer was killed in between, an older list does not fit the arrays' SHA-256.
+    with atomic_write(folder / ARRAYS_FILE) as file:
+        file.write(buffer.getvalue())
+    rows = [
+        {name: getattr(keyframe, name) for name in _FIELDS if name != "sim_state_size"} | {"sim_state_size": len(state)}
+        for keyframe, state in zip(frames, states, strict=True)
+    ]
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "arrays_sha256": file_sha256(folder / ARRAYS_FILE),
+        "datasets": list(found.datasets),
+        "fingerprint": fingerprint(list(found.datasets)),
+        "options": found.options,
+        "image_size": list(found.image_size),
+        "memory": found.memory,
+        "action_dim": found.action_dim,
+        "counts": dict(Counter(keyframe.kind for keyframe in frames)),
+    }
+    write_json(folder / LIST_FILE, header | {"keyframes": rows})
+
+
+def load_keyframes(folder: Path) -> KeyframeSet:
+    """Read a folder of keyframes, all of it checked.
+
+    Raises:
+        UserError: No such folder, no keyframe in it, or something in it is broken.
+    """
+    path = folder / LIST_FILE
+    if not path.exists():
+        raise UserError(f"{folder}: holds no {LIST_FILE}", "make it with: wovr data keyframes DIR --out OUT")
+    header = read_json(path)
+    rows = header.get("keyframes") if isinstance(header, dict) else None
+    if not isinstance(rows, list) or header.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path}: not a list of keyframes of schema version {SCHEMA_VERSION}", _AGAIN)
+    if not rows:
+        raise UserError(f"{path}: no keyframe in it", _AGAIN)
+    _check_rows(path, rows)
+    arrays = _load_arrays(folder / ARRAYS_FILE, header.get("arrays_sha256"))
+    sizes = [row["sim_state_size"] for row in rows]
+    if {len(arrays[name]) for name in ("reference", "memory", "memory_actions")} != {len(rows)} or (
+        sum(sizes) != len(arrays["sim_state"])
+    ):
+        raise UserError(f"{folder / ARRAYS_FILE}: does not fit the {len(rows)} keyframes of {LIST_FILE}", _AGAIN)
+    states = np.split(arrays["sim_state"], np.cumsum(sizes)[:-1])
+    keyframes = [
+        Keyframe(
+            **{name: row[name] for name in _FIELDS if name != "sim_state_size"},
+            reference=arrays["reference"][i],
+            memory=arrays["memory"][i],
+            memory_actions=arrays["memory_actions"][i],
+            sim_state=states[i] if sizes[i] else None,
+        )
+        for i, row in enumerate(rows)
+    ]
+    datasets, options = header.get("datasets"), header.get("options")
+    if not isinstance(datasets, list) or not isinstance(options, dict):
+        raise UserError(f"{path}: does not say of which episodes it was made", _AGAIN)
+    return KeyframeSet(keyframes, datasets, options)
+
+
+def _check_rows(path: Path, rows: list[Any]) -> None:
+    for number, row in enumerate(rows):
+        for name, kind in _FIELDS.items():
+            value = row.get(name) if isinstance(row, dict) else None
+            if type(value) is not kind:
+                raise UserError(f"{path}: keyframe {number}: {name} is {value!r}, no {kind.__name__}", _AGAIN)
+        if row["kind"] not in KINDS or row["frame"] < 1 or row["horizon"] < 1 or row["sim_state_size"] < 0:
+            raise UserError(
+                f"{path}: keyframe {number}: kind {row['kind']}, frame {row['frame']}, horizon {row['horizon']}", _AGAIN
+            )
+
+
+def _load_arrays(path: Path, sha256: Any) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise UserError(f"{path}: no such file", _AGAIN)
+    if file_sha256(path) != sha256:
+        raise UserError(f"{path}: not the arrays {LIST_FILE} was written for", _AGAIN)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: broken ({error})", _AGAIN) from error
+    shapes = {name: array.shape for name, array in arrays.items()}
+    image = shapes["reference"][1:]
+    if (
+        any(array.dtype != _ARRAYS[name] for name, array in arrays.items())
+        or (len(image) != 3 or image[2] != 3)
+        or (len(shapes["memory"]) != 5 or shapes["memory"][2:] != image)
+        or (len(shapes["memory_actions"]) != 3 or shapes["memory_actions"][:2] != shapes["memory"][:2])
+        or len(shapes["sim_state"]) != 1
+    ):
+        raise UserError(f"{path}: arrays of shapes {shapes} are no keyframes", _AGAIN)
+    return arrays

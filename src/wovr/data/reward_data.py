@@ -1,0 +1,299 @@
+"""Lightning data for the success classifier: balanced windows to train it on, whole episodes to validate it on.
+
+What the classifier will judge are imagined frames: a share of the windows can come from episodes that went through the
+autoencoder or the world model.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+
+from wovr.data.loader import ResumableLoader
+from wovr.data.reader import EpisodeStore
+from wovr.data.reward_windows import (
+    IMAGINED,
+    REAL,
+    RECONSTRUCTED,
+    BalancedOrder,
+    Recording,
+    RecordingCache,
+    RewardEpisode,
+    RewardEpisodes,
+    RewardWindows,
+)
+from wovr.errors import UserError
+from wovr.models.autoencoders.loading import autoencoder_fingerprint, load_autoencoder
+from wovr.runs import fingerprint
+
+
+class RewardData(LightningDataModule):
+    """Windows for training a success classifier, and whole episodes for validating it.
+
+    Args:
+        folder: Data set of episodes, a folder with a `dataset.json`; or a list of such folders.
+        batch_size: Windows a batch (and process).
+        window: Frames of a window; the network's.
+        positive_share: Share of the windows whose last frame is successful.
+        hard_share: Share of the windows that are near misses: no success, but at most `near` frames from one, or in the
+            last quarter of an episode that failed.
+        near: Frames before or after a success within which a frame that is not successful is a near miss.
+        imagined_folder: Data set of imagined episodes, with the success of the real ones they were imagined from; or a
+            list of such folders. Those with the key of a validation episode are left out.
+        imagined_share: Share of the windows that comes from them.
+        autoencoder: Checkpoint of an autoencoder, to send training frames through.
+        autoencoder_share: Share of the windows that went through it.
+        skip_short: Leave out episodes that are shorter than a window instead of refusing them.
+        val_fraction: Share of each task's episodes kept for validation, rounded down.
+        cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
+        num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
+        seed: Of the choice of validation episodes and of the order of windows.
+
+    Raises:
+        UserError: A number out of its range, or half of a pair of options.
+    """
+
+    def __init__(
+        self,
+        folder: str | list[str],
+        batch_size: int = 64,
+        window: int = 2,
+        positive_share: float = 0.5,
+        hard_share: float = 0.25,
+        near: int = 8,
+        imagined_folder: str | list[str] | None = None,
+        imagined_share: float = 0.0,
+        autoencoder: str | None = None,
+        autoencoder_share: float = 0.0,
+        skip_short: bool = False,
+        val_fraction: float = 0.1,
+        cache_mb: float = 4000.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.folders = _paths(folder)
+        self.batch_size = batch_size
+        self.window = window
+        self.positive_share = positive_share
+        self.hard_share = hard_share
+        self.near = near
+        self.imagined_folders = [] if imagined_folder is None else _paths(imagined_folder)
+        self.imagined_share = imagined_share
+        self.autoencoder = None if autoencoder is None else Path(autoencoder)
+        self.autoencoder_share = autoencoder_share
+        self.skip_short = skip_short
+        self.val_fraction = val_fraction
+        self.cache_mb = cache_mb
+        self.num_workers = num_workers
+        self.seed = seed
+        self._check_options()
+        self._store: EpisodeStore | None = None
+        self._imagined: EpisodeStore | None = None
+        self._windows: RewardWindows | None = None
+        self._order: BalancedOrder | None = None
+        self._val: RewardEpisodes | None = None
+
+    @property
+    def store(self) -> EpisodeStore:
+        """The real episodes; opened at the first use.
+
+        Raises:
+            UserError: A folder is missing or broken, or folders differ in image size or action dimensions.
+        """
+        if self._store is None:
+            self._store = EpisodeStore(*self.folders)
+        return self._store
+
+    @property
+    def imagined(self) -> EpisodeStore | None:
+        """The imagined episodes; opened at the first use.
+
+        Raises:
+            UserError: As `store`; or their pictures have another size than the real ones.
+        """
+        if self._imagined is None and self.imagined_folders:
+            found = EpisodeStore(*self.imagined_folders)
+            if found.image_size != self.store.image_size:
+                raise UserError(
+                    f"{self.imagined_folders[0]}: pictures of {found.image_size}, those of {self.folders[0]} are"
+                    f" {self.store.image_size}",
+                    "imagine episodes of that size",
+                )
+            self._imagined = found
+        return self._imagined
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """Tasks of the training windows, sorted; after `setup`."""
+        assert self._windows is not None, "setup() comes first"
+        return sorted({recording.task for recording in self._windows.recordings})
+
+    @property
+    def tasks_without_success(self) -> list[tuple[str, int]]:
+        """Tasks of the training windows of which none is successful, sorted; after `setup`."""
+        assert self._windows is not None, "setup() comes first"
+        recordings = self._windows.recordings
+        with_success = {one.task for one in recordings if one.success[self.window - 1 :].any()}
+        return [task for task in self.tasks if task not in with_success]
+
+    def held_out(self) -> Iterator[RewardEpisode]:
+        """The validation episodes one after the other; after `setup`."""
+        assert self._val is not None, "setup() comes first"
+        for index in range(len(self._val)):
+            yield self._val[index]
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: primitives only. `fingerprint` stands for all that frames come from."""
+        parts = [self.store.fingerprint]
+        if self.imagined is not None:
+            parts.append(self.imagined.fingerprint)
+        if self.autoencoder is not None:
+            parts.append(autoencoder_fingerprint(self.autoencoder))
+        return {
+            "fingerprint": parts[0] if len(parts) == 1 else fingerprint(parts),
+            "episodes": parts[0],
+            "image_size": list(self.store.image_size),
+        }
+
+    def setup(self, stage: str) -> None:
+        """Split the episodes and decode them, once.
+
+        Raises:
+            UserError: An episode shorter than a window, no successful frame, or no other one.
+        """
+        if self._windows is not None:
+            return
+        train, val = self.split()
+        cache = RecordingCache(self.cache_mb * 1e6)
+        recordings = [cache.recording(REAL, self.store, index) for index in train]
+        self._val = RewardEpisodes([cache.recording(REAL, self.store, index) for index in val])
+        self._check_classes(recordings)
+        if self.autoencoder is not None:
+            network = load_autoencoder(self.autoencoder)
+            device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+            # In random order, so that tasks are spread evenly over what there is room for.
+            shuffled = [recordings[i] for i in np.random.default_rng(self.seed).permutation(len(recordings))]
+            recordings += cache.reconstructed(shuffled, network.to(device))
+        if self.imagined is not None:
+            held_out = {(*recording.task, recording.store.entries[recording.index].key) for recording in self._val.all}
+            for index, entry in enumerate(self.imagined.entries):
+                if (entry.meta.suite, entry.meta.task, entry.key) not in held_out and entry.num_frames >= self.window:
+                    recordings.append(cache.recording(IMAGINED, self.imagined, index))
+        shares = {REAL: 1 - self.imagined_share - self.autoencoder_share}
+        shares |= {RECONSTRUCTED: self.autoencoder_share} if self.autoencoder is not None else {}
+        shares |= {IMAGINED: self.imagined_share} if self.imagined is not None else {}
+        self._windows = RewardWindows(recordings, self.window, self.near)
+        length = sum(len(recording.success) for recording in recordings if recording.origin == REAL)
+        self._order = BalancedOrder(self._windows, shares, self.positive_share, self.hard_share, length)
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices of the episodes for training and for validation.
+
+        Of each folder's and task's episodes, in an order drawn from the seed, the first `val_fraction` are for
+        validation.
+
+        Raises:
+            UserError: An episode is shorter than a window.
+        """
+        found: dict[tuple[Path, str, int], list[int]] = defaultdict(list)
+        for index in self._long_enough():
+            entry = self.store.entries[index]
+            found[entry.shard.parent, entry.meta.suite, entry.meta.task].append(index)
+        train: list[int] = []
+        val: list[int] = []
+        # By key, and folders in the order they were given: the choice does not depend on where they lie.
+        for (_, suite, task), episodes in sorted(found.items(), key=lambda item: min(item[1])):
+            ordered = sorted(episodes, key=lambda index: self.store.entries[index].key)
+            random = np.random.default_rng([self.seed, zlib.crc32(f"{suite}/{task}".encode())])
+            shuffled = [ordered[i] for i in random.permutation(len(ordered))]
+            num_val = int(self.val_fraction * len(shuffled))
+            val += shuffled[:num_val]
+            train += shuffled[num_val:]
+        return train, val
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Balanced batches of the training windows."""
+        assert self._windows is not None, "setup() comes first"
+        trainer = self.trainer
+        return ResumableLoader(
+            self._windows,
+            self.batch_size,
+            self.seed,
+            shuffle=True,
+            num_workers=self.num_workers,
+            rank=trainer.global_rank if trainer is not None else 0,
+            ranks=trainer.world_size if trainer is not None else 1,
+            order=self._order,
+        )
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        """The validation episodes one after the other, all of them on every rank; nothing when there are none."""
+        assert self._val is not None, "setup() comes first"
+        return ResumableLoader(self._val, 1, self.seed, shuffle=False) if len(self._val) else []
+
+    def _long_enough(self) -> list[int]:
+        entries = self.store.entries
+        short = [index for index, entry in enumerate(entries) if entry.num_frames < self.window]
+        if short and (not self.skip_short or len(short) == len(entries)):
+            entry = min((entries[index] for index in short), key=lambda entry: entry.num_frames)
+            raise UserError(
+                f"{entry.shard}: episode {entry.key}: {entry.num_frames} frames, a window has {self.window}"
+                f" ({len(short)} of {len(entries)} episodes are too short)",
+                "set the window of data and network lower, or data.skip_short true",
+            )
+        left_out = set(short)
+        return [index for index in range(len(entries)) if index not in left_out]
+
+    def _check_classes(self, recordings: Sequence[Recording]) -> None:
+        judged = [recording.success[self.window - 1 :] for recording in recordings]
+        of_training = f"{', '.join(map(str, self.folders))}: of the {len(recordings)} training episodes"
+        if not any(success.any() for success in judged):
+            raise UserError(
+                f"{of_training} none has a successful frame that ends a window",
+                "add episodes that succeed, e.g. demonstrations: wovr collect --policy expert",
+            )
+        if all(success.all() for success in judged):
+            raise UserError(
+                f"{of_training} every frame that ends a window is successful",
+                "use episodes from their start, and some that fail",
+            )
+
+    def _check_options(self) -> None:
+        for name in ("positive_share", "hard_share", "imagined_share", "autoencoder_share", "val_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}", "give a number in [0, 1)")
+        for name, least in (("batch_size", 1), ("window", 1), ("near", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name} is {getattr(self, name)}", f"give {least} or more")
+        if self.positive_share == 0 or self.positive_share + self.hard_share > 1:
+            raise UserError(
+                f"data.positive_share is {self.positive_share}, data.hard_share {self.hard_share}",
+                "give shares that leave room for each other, the first above 0",
+            )
+        if self.imagined_share + self.autoencoder_share > 1:
+            raise UserError(
+                f"data.imagined_share is {self.imagined_share}, data.autoencoder_share {self.autoencoder_share}",
+                "give shares that leave room for each other",
+            )
+        for name, there, share in (
+            ("imagined_folder", bool(self.imagined_folders), self.imagined_share),
+            ("autoencoder", self.autoencoder is not None, self.autoencoder_share),
+        ):
+            if there != (share > 0):
+                of_share = f"data.{name.removesuffix('_folder')}_share"
+                raise UserError(
+                    f"{of_share} is {share}, and data.{name} is {'given' if there else 'not given'}",
+                    f"give both data.{name} and {of_share}, or neither",
+                )
+
+
+def _paths(folder: str | list[str]) -> list[Path]:
+    return [Path(folder)] if isinstance(folder, str) else [Path(name) for name in folder]

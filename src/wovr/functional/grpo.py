@@ -1,0 +1,174 @@
+"""Masked GRPO (paper section 4.2, Eq. 9 to 11): returns, valid steps, group advantages, the clipped loss.
+
+The loss is a sum over steps whose weights already hold every division of Eq. 11, so it may be cut anywhere: gradients
+of micro-batches, or of the shares of several processes, add up to that of the whole.
+
+Two things differ from the equations, as in the authors' code. The ratio is that of one action token, and a step's
+objective the mean over its A tokens: the ratio of a whole chunk of tokens would leave the clip range at once. And the
+clip range may be wider above than below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STD_FLOOR = 1e-6
+"""Added to a group's standard deviation before dividing by it."""
+
+
+@dataclass
+class GroupAdvantages:
+    """How much better each rollout did than its group.
+
+    Attributes:
+        advantage: (groups, G) float.
+        without_signal: (groups,) bool, all returns of the group are equal: all failed, or all succeeded as fast.
+    """
+
+    advantage: Tensor
+    without_signal: Tensor
+
+
+@dataclass
+class ClippedLoss:
+    """The clipped objective of some steps, and what is watched beside it. All are sums under the steps' weights.
+
+    Attributes:
+        loss: () float with gradient, -J of Eq. 11.
+        approx_kl: () float, KL(old || new) by the k3 estimator (http://joschu.net/blog/kl-approx.html).
+        clip_fraction: () float, share of tokens whose ratio is outside the clip range.
+        weight: () float, sum of the weights: divide `approx_kl` and `clip_fraction` by it for means.
+        finite: () bool, every ratio of a step with weight is finite.
+    """
+
+    loss: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+    weight: Tensor
+    finite: Tensor
+
+
+def valid_steps(success: Tensor, length: Tensor) -> Tensor:
+    """Steps up to and including the first success, at the resolution of frames (the first T_valid of Eq. 11).
+
+    Args:
+        success: (N, T) bool, whether the frame that step t produced shows success; what stands from `length` on is not
+            looked at.
+        length: (N,) int in [0, T], steps executed.
+
+    Returns:
+        (N, T) bool.
+    """
+    executed = executed_steps(length, success.shape[1])
+    before = (success & executed).long().cumsum(dim=1) - success.long()  # successes before step t
+    return executed & (before <= 0)
+
+
+def executed_steps(length: Tensor, steps: int) -> Tensor:
+    """(N, steps) bool: the first `length` of each row; the mask of the ablation without post-success masking."""
+    return torch.arange(steps, device=length.device) < length[:, None]
+
+
+def returns(reward: Tensor, mask: Tensor, discount: float) -> Tensor:
+    """Discounted returns R(tau) over the valid steps: sum_t discount^t r_t.
+
+    Args:
+        reward: (N, T) float, reward of step t.
+        mask: (N, T) bool, valid steps.
+        discount: Factor a step, in (0, 1].
+
+    Returns:
+        (N,) float32.
+    """
+    steps = torch.arange(reward.shape[1], device=reward.device, dtype=torch.float32)
+    return (reward.float() * mask * discount**steps).sum(dim=1)
+
+
+def group_advantages(group_returns: Tensor, scale: str = "none") -> GroupAdvantages:
+    """Returns minus the mean of their group (Eq. 10).
+
+    Args:
+        group_returns: (groups, G) float, G at least 2.
+        scale: `none` as in Eq. 10; `std` divides by the group's standard deviation, as the authors' code does.
+
+    Raises:
+        ValueError: Another scale, or groups of one.
+    """
+    if group_returns.shape[1] < 2:
+        raise ValueError("a group needs at least 2 rollouts")
+    without_signal = (group_returns == group_returns[:, :1]).all(dim=1)
+    advantage = group_returns - group_returns.mean(dim=1, keepdim=True)
+    if scale == "std":
+        advantage = advantage / (group_returns.std(dim=1, keepdim=True) + STD_FLOOR)
+    elif scale != "none":
+        raise ValueError(f"advantage scale is '{scale}', none or std is needed")
+    # Rounding of the mean must not turn equal returns into a signal.
+    return GroupAdvantages(advantage.masked_fill(without_signal[:, None], 0.0), without_signal)
+
+
+def step_weights(mask: Tensor, count: float | Tensor, length_normalised: bool = True) -> Tensor:
+    """What each step's objective is multiplied by.
+
+    Args:
+        mask: (N, T) bool, valid steps.
+        count: Divisor that all processes share: the number of rollouts of the whole update when length-normalised,
+            else the number of its valid steps.
+        length_normalised: Divide each rollout by its own valid length (Eq. 11): weights sum to N / count. Otherwise
+            every valid step counts the same, whatever rollout it belongs to (the ablation).
+
+    Returns:
+        (N, T) float32; 0 outside the mask.
+    """
+    weight = mask.float()
+    if length_normalised:
+        weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    return weight / count
+
+
+def clipped_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    weight: Tensor,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+) -> ClippedLoss:
+    """The clipped objective with its sign turned (Eq. 11).
+
+    Args:
+        log_prob: (..., A) float, log-probability of each executed token under the policy in training.
+        old_log_prob: (..., A) float, under the policy that acted.
+        advantage: (...) float, the rollout's advantage at each of its steps.
+        weight: (...) float, see `step_weights`; what stands at steps of weight 0 is not looked at.
+        clip_low: Ratios below 1 - clip_low gain nothing more.
+        clip_high: Ratios above 1 + clip_high gain nothing more.
+    """
+    used = weight > 0
+    # Chosen before exp, not multiplied by 0 after it: 0 times infinity is NaN, in the gradient too.
+    log_ratio = torch.where(used[..., None], log_prob - old_log_prob, 0.0)  # (..., A)
+    ratio = log_ratio.exp()
+    gain = torch.minimum(
+        ratio * advantage[..., None], ratio.clamp(1 - clip_low, 1 + clip_high) * advantage[..., None]
+    ).mean(dim=-1)
+    with torch.no_grad():
+        kl = k3(-log_ratio).mean(dim=-1)
+        outside = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).float().mean(dim=-1)
+    return ClippedLoss(
+        loss=-(weight * gain).sum(),
+        approx_kl=(weight * kl).sum(),
+        clip_fraction=(weight * outside).sum(),
+        weight=weight.sum(),
+        finite=ratio.isfinite().all(),
+    )
+
+
+def k3(log_ratio: Tensor) -> Tensor:
+    """Schulman's estimator of KL(p || q) from samples of p: r - 1 - log r with r = q / p; never negative.
+
+    Args:
+        log_ratio: (...) float, log q - log p of the sample.
+    """
+    return log_ratio.exp() - 1 - log_ratio

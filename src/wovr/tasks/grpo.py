@@ -1,0 +1,396 @@
+"""Masked GRPO (paper section 4.2, Eq. 9 to 11): a policy improved by its own rollouts, imagined or real.
+
+A batch is all rollouts of an update. What differs from the equations is said in `wovr.functional.grpo`; beyond that,
+rollouts whose group has no signal are left out of the computation, since they add nothing to the gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wovr.envs.grpo_rollouts import RolloutBatch, Trajectory
+from wovr.errors import UserError
+from wovr.functional.grpo import (
+    clipped_loss,
+    executed_steps,
+    group_advantages,
+    k3,
+    returns,
+    step_weights,
+    valid_steps,
+)
+from wovr.models.policies.base import Policy
+from wovr.tasks.base import TrainingModule, warmup_cosine
+from wovr.types import Observation
+
+
+@dataclass
+class Update:
+    """The rollouts of an update, ready to be learned from; this process's share.
+
+    Attributes:
+        trajectories: N of them, group after group.
+        advantage: (N,) float32.
+        mask: (N, T) bool, steps that the loss looks at; False for groups that the filter dropped.
+        used: Positions of the rollouts that have a gradient.
+        totals: Counts that are summed over processes, by name.
+    """
+
+    trajectories: list[Trajectory]
+    advantage: Tensor
+    mask: Tensor
+    used: np.ndarray
+    totals: dict[str, float]
+
+
+@dataclass
+class ChunkSamples:
+    """Some chunks, each with the rollout's advantage and its steps' weights.
+
+    Attributes:
+        observation: What the policy saw at the start of each of B chunks.
+        tokens: (B, K, A) int64.
+        log_probs: (B, K, A) float32, of the policy that acted.
+        advantage: (B,) float32.
+        weight: (B, K) float32.
+    """
+
+    observation: Observation
+    tokens: Tensor
+    log_probs: Tensor
+    advantage: Tensor
+    weight: Tensor
+
+
+class GRPOTraining(TrainingModule):
+    """Group relative policy optimisation of a policy; several optimiser steps an update.
+
+    Args:
+        policy: The policy; its state here is the reference policy of the KL term.
+        lr: Learning rate, constant after the warm-up.
+        weight_decay: AdamW's weight decay.
+        warmup_steps: Optimiser steps of linear warm-up: Adam's first steps are of full size whatever the gradient.
+        gradient_clip_val: Largest norm of the gradient.
+        clip_low: The ratio is clipped below at 1 - clip_low.
+        clip_high: The ratio is clipped above at 1 + clip_high.
+        temperature: Sampling temperature of the policy in rollouts, and in the ratio.
+        discount: Factor a step of the return; below 1, earlier success is better.
+        reward_coefficient: Reward of the first successful frame.
+        advantage_scale: `none` as in Eq. 10, or `std`: divided by the group's standard deviation.
+        normalise: `trajectory`: each rollout is divided by its own valid length, Eq. 11; `batch`: all valid steps of
+            the update count the same (ablation).
+        mask: `success`: steps after the first success do not count; `none`: all executed steps do (ablation).
+        success_filter: Groups whose success rate is outside these two bounds are dropped (WMPO: [0.1, 0.9]); null for
+            no filter.
+        kl_coefficient: Weight of the KL divergence from the reference policy, k3 estimator.
+        entropy_coefficient: Weight of the tokens' entropy, which is added to the objective.
+        epochs: Passes over the rollouts of an update.
+        minibatches: Optimiser steps a pass; a minibatch is made of whole rollouts.
+        micro_batch: Chunks computed at a time, which is a matter of memory only.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 10,
+        gradient_clip_val: float = 1.0,
+        clip_low: float = 0.2,
+        clip_high: float = 0.28,
+        temperature: float = 1.0,
+        discount: float = 1.0,
+        reward_coefficient: float = 1.0,
+        advantage_scale: Literal["none", "std"] = "none",
+        normalise: Literal["trajectory", "batch"] = "trajectory",
+        mask: Literal["success", "none"] = "success",
+        success_filter: tuple[float, float] | None = None,
+        kl_coefficient: float = 0.0,
+        entropy_coefficient: float = 0.0,
+        epochs: int = 1,
+        minibatches: int = 4,
+        micro_batch: int = 256,
+    ) -> None:
+        super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction=1.0)
+        self.automatic_optimization = False
+        _check_ranges(locals())
+        self.policy = policy
+        self.gradient_clip_val = gradient_clip_val
+        self.clip_low, self.clip_high = clip_low, clip_high
+        self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
+        self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
+        self.success_filter = success_filter
+        self.kl_coefficient, self.entropy_coefficient = kl_coefficient, entropy_coefficient
+        self.epochs, self.minibatches, self.micro_batch = epochs, minibatches, micro_batch
+        # In a tuple, so that it is no submodule: it is neither trained nor stored, the starting checkpoint holds it.
+        self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),) if kl_coefficient else ()
+        self.metrics: dict[str, float] = {}
+
+    def setup(self, stage: str) -> None:
+        """Check the precision.
+
+        Raises:
+            UserError: A mixed one: the ratio would compare rollouts in one precision with a loss in another.
+        """
+        if str(self.trainer.precision).endswith("-mixed"):
+            raise UserError(f"trainer.precision is {self.trainer.precision}", "use 32-true or bf16-true")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; the warm-up is in the steps themselves."""
+        return torch.optim.AdamW(self.policy.parameters(), lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave the rollouts on the host: micro-batches go to the device one by one."""
+        return batch
+
+    def on_train_start(self) -> None:
+        """Keep the policy in evaluation mode: what acted and what is trained must be the same function."""
+        self.policy.eval()
+        for reference in self._reference:
+            reference.to(self.device)
+
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Optimise on the rollouts of an update.
+
+        Raises:
+            UserError: A ratio or the loss is not finite.
+        """
+        began = time.monotonic()
+        update = self.prepare(batch)
+        totals = self._sum_over_processes(update.totals)
+        count = totals["kept"] if self.normalise == "trajectory" else totals["kept_steps"]
+        sums = dict.fromkeys(("loss", "approx_kl", "clip_fraction", "entropy", "kl_reference", "weight"), 0.0)
+        norms = []
+        minibatches = min(self.minibatches, round(totals["used"]))
+        for _ in range(self.epochs if minibatches else 0):
+            for number, chosen in enumerate(self._minibatches(update.used, minibatches)):
+                # Times the processes, because gradients are averaged over them, not summed.
+                scale = minibatches * self.trainer.world_size
+                weight = step_weights(update.mask, max(1.0, count) / scale, self.normalise == "trajectory")
+                norms.append(self._optimise(update, chosen, weight, sums, f"update {batch.update}, minibatch {number}"))
+        sums = self._sum_over_processes(sums)
+        self._report(batch, totals, sums, norms, time.monotonic() - began)
+
+    def prepare(self, batch: RolloutBatch) -> Update:
+        """Advantages and masks of an update's rollouts."""
+        trajectories, size = batch.trajectories, batch.group_size
+        length = torch.tensor([trajectory.length for trajectory in trajectories])
+        success = torch.zeros(len(trajectories), max(len(trajectory.success) for trajectory in trajectories)).bool()
+        for row, trajectory in enumerate(trajectories):
+            success[row, : len(trajectory.success)] = torch.from_numpy(trajectory.success)
+        valid = valid_steps(success, length)  # (N, T)
+        gained = returns(self.reward_coefficient * success.float(), valid, self.discount)  # (N,)
+        groups = group_advantages(gained.unflatten(0, (-1, size)), self.advantage_scale)
+        rate = success.any(dim=1).float().unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
+        low, high = self.success_filter or (0.0, 1.0)
+        kept = (rate >= low) & (rate <= high)
+        # With a KL or entropy term, rollouts without an advantage have a gradient too.
+        used = kept & (~groups.without_signal | bool(self.kl_coefficient or self.entropy_coefficient))
+        mask = valid if self.mask == "success" else executed_steps(length, success.shape[1])
+        mask = mask & kept.repeat_interleave(size)[:, None]
+        keyframe = torch.tensor([trajectory.from_keyframe for trajectory in trajectories])
+        succeeded = success.any(dim=1)
+        totals = {
+            "rollouts": len(trajectories),
+            "successes": int(succeeded.sum()),
+            "keyframe_rollouts": int(keyframe.sum()),
+            "keyframe_successes": int((succeeded & keyframe).sum()),
+            "groups": len(rate),
+            "groups_without_signal": int(groups.without_signal.sum()),
+            "groups_filtered": int((~kept).sum()),
+            "valid_steps": int(valid.sum()),
+            "executed_steps": int(length.sum()),
+            "kept": int(kept.sum()) * size,
+            "kept_steps": int(mask.sum()),
+            "used": int(used.sum()) * size,
+        }
+        positions = np.flatnonzero(used.repeat_interleave(size).numpy())
+        return Update(
+            trajectories, groups.advantage.flatten(), mask, positions, {k: float(v) for k, v in totals.items()}
+        )
+
+    def loss(self, samples: ChunkSamples) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of some chunks and what is watched beside it, all sums under the steps' weights.
+
+        Returns:
+            () float with gradient; and by name: `loss`, `approx_kl`, `clip_fraction`, `entropy`, `kl_reference`,
+            `weight` (sum of the weights) and `finite` (() bool).
+        """
+        found = self.policy.log_prob(samples.observation, samples.tokens, temperature=self.temperature)
+        clipped = clipped_loss(
+            found.log_probs,
+            samples.log_probs,
+            samples.advantage[:, None],
+            samples.weight,
+            self.clip_low,
+            self.clip_high,
+        )
+        loss, entropy = clipped.loss, (samples.weight * found.entropy.mean(-1)).sum()
+        divergence = loss.new_zeros(())
+        for reference in self._reference:
+            with torch.no_grad():
+                by_reference = reference.log_prob(samples.observation, samples.tokens, temperature=self.temperature)
+            divergence = (samples.weight * k3(by_reference.log_probs - found.log_probs).mean(-1)).sum()
+        if self.kl_coefficient:
+            loss = loss + self.kl_coefficient * divergence
+        if self.entropy_coefficient:
+            loss = loss - self.entropy_coefficient * entropy
+        return loss, {
+            "loss": loss.detach(),
+            "approx_kl": clipped.approx_kl,
+            "clip_fraction": clipped.clip_fraction,
+            "entropy": entropy.detach(),
+            "kl_reference": divergence.detach(),
+            "weight": clipped.weight,
+            "finite": clipped.finite & loss.detach().isfinite(),
+        }
+
+    def samples(self, update: Update, chosen: Sequence[int], weight: Tensor) -> Iterator[ChunkSamples]:
+        """Micro-batches of the chunks of some rollouts that have a step with weight; one at least.
+
+        Args:
+            update: The rollouts.
+            chosen: Which of them; where there is none, a chunk without weight is given, so that every process has one.
+            weight: (N, T) float32.
+        """
+        chunk = self.policy.chunk
+        places = [
+            (row, first)
+            for row in chosen
+            for first in range(0, update.trajectories[row].length, chunk)
+            if weight[row, first : first + chunk].any()
+        ]
+        if not places:
+            places, weight = [(0, 0)], torch.zeros_like(weight)
+        for begin in range(0, len(places), self.micro_batch):
+            part = places[begin : begin + self.micro_batch]
+            picked = [(update.trajectories[row], first // chunk) for row, first in part]
+            yield ChunkSamples(
+                Observation(
+                    np.stack([trajectory.images[place] for trajectory, place in picked]),
+                    [trajectory.instruction for trajectory, _ in picked],
+                ),
+                self._tensor([trajectory.tokens[place] for trajectory, place in picked]),
+                self._tensor([trajectory.log_probs[place] for trajectory, place in picked]),
+                update.advantage[[row for row, _ in part]].to(self.device),
+                torch.stack([weight[row, first : first + chunk] for row, first in part]).to(self.device),
+            )
+
+    def _optimise(
+        self, update: Update, chosen: Sequence[int], weight: Tensor, sums: dict[str, float], name: str
+    ) -> float:
+        """One optimiser step.
+
+        Returns:
+            Norm of the gradient before clipping.
+
+        Raises:
+            UserError: A ratio or the loss is not finite; the weights are as before the step.
+        """
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        finite = True
+        parts = list(self.samples(update, chosen, weight))
+        for number, samples in enumerate(parts):
+            # Micro-batches differ in number between processes: gradients are averaged with the last one only.
+            with nullcontext() if number == len(parts) - 1 else self._without_sync():
+                loss, watched = self.loss(samples)
+                self.manual_backward(loss)
+            finite = finite and bool(watched.pop("finite"))
+            for key, value in watched.items():
+                sums[key] += float(value)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.gradient_clip_val)
+        finite = finite and bool(norm.isfinite())
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise UserError(
+                f"{name}: the ratio of new to old action probabilities or its gradient is not finite",
+                "the last checkpoint is from before; lower model.lr or raise model.minibatches",
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr * warmup_cosine(self.global_step, self.warmup_steps, math.inf, 1.0)
+        optimizer.step()
+        return float(norm)
+
+    def _minibatches(self, used: np.ndarray, count: int) -> list[list[int]]:
+        """Rollouts of a pass in random order, cut into `count` parts, some of which may be empty."""
+        order = used[torch.randperm(len(used)).numpy()]
+        parts = [part.tolist() for part in np.array_split(order, count)]
+        first = self.trainer.global_rank % count  # the longer parts come first: not in the same step everywhere
+        return parts[first:] + parts[:first]
+
+    def _without_sync(self) -> AbstractContextManager[Any]:
+        strategy: Any = self.trainer.strategy
+        return strategy.block_backward_sync() if hasattr(strategy, "block_backward_sync") else nullcontext()
+
+    def _sum_over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        if self.trainer.world_size == 1:
+            return dict(values)
+        total = self.trainer.strategy.reduce(
+            torch.tensor(list(values.values()), dtype=torch.float64, device=self.device), reduce_op="sum"
+        )
+        return dict(zip(values, total.tolist(), strict=True))
+
+    def _tensor(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
+
+    def _report(
+        self,
+        batch: RolloutBatch,
+        totals: dict[str, float],
+        sums: dict[str, float],
+        norms: Sequence[float],
+        seconds: float,
+    ) -> None:
+        """Log the update; `metrics` keeps it for callbacks."""
+        world = "real" if batch.real else "imagined"
+        weight = max(sums["weight"], 1e-12)
+        starts = totals["rollouts"] - totals["keyframe_rollouts"]
+        metrics = {
+            "rollouts": float(batch.rollouts_so_far),
+            f"success_rate_{world}": totals["successes"] / totals["rollouts"],
+            "groups_without_signal": totals["groups_without_signal"] / totals["groups"],
+            "valid_length": totals["valid_steps"] / totals["rollouts"],
+            "rollout_frames": totals["executed_steps"],
+        }
+        if totals["keyframe_rollouts"] and starts:
+            metrics[f"success_rate_{world}_from_keyframes"] = totals["keyframe_successes"] / totals["keyframe_rollouts"]
+            metrics[f"success_rate_{world}_from_start"] = (totals["successes"] - totals["keyframe_successes"]) / starts
+        if self.success_filter is not None:
+            metrics["groups_filtered"] = totals["groups_filtered"] / totals["groups"]
+        watched = ["approx_kl", "clip_fraction", "entropy"] + ["kl_reference"] * bool(self._reference)
+        if norms:
+            metrics |= {name: sums[name] / weight for name in watched}
+            metrics |= {"loss": sums["loss"] / weight, "gradient_norm": sum(norms) / len(norms)}
+        metrics |= {"seconds_rollouts": batch.seconds, "seconds_optimisation": seconds}
+        self.metrics = metrics
+        self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+
+def _check_ranges(given: dict[str, Any]) -> None:
+    """Check the arguments of GRPOTraining.
+
+    Raises:
+        UserError: A number out of its range.
+    """
+    for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0)):
+        if given[name] < least:
+            raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
+    for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):
+        if not given[name] > 0:
+            raise UserError(f"model.{name} is {given[name]}", "give a number above 0")
+    for name, most in (("discount", 1), ("clip_low", 1)):
+        if not 0 < given[name] <= most:
+            raise UserError(f"model.{name} is {given[name]}", f"give a number above 0, at most {most}")
+    bounds = given["success_filter"]
+    if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
+        raise UserError(f"model.success_filter is {list(bounds)}", "give two rates such as [0.1, 0.9]")

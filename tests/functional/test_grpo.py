@@ -1,0 +1,157 @@
+"""Eq. 9 to 11 against a loop over groups, rollouts, steps and tokens that knows nothing of tensors' tricks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from wovr.functional.grpo import (
+    clipped_loss,
+    executed_steps,
+    group_advantages,
+    k3,
+    returns,
+    step_weights,
+    valid_steps,
+)
+
+GROUPS, SIZE, STEPS, TOKENS = 5, 4, 12, 3
+LOW, HIGH, DISCOUNT = 0.2, 0.28, 0.97
+
+
+class Case:
+    """Random rollouts: group 0 all fail, group 1 all succeed, the others as it comes; successes at both ends too."""
+
+    def __init__(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        count = GROUPS * SIZE
+        self.length = torch.randint(1, STEPS + 1, (count,), generator=generator)
+        self.success = torch.rand(count, STEPS, generator=generator) < 0.1
+        self.success[:SIZE] = False
+        self.success[torch.arange(SIZE, 2 * SIZE), self.length[SIZE : 2 * SIZE] - 1] = True  # at the last frame
+        self.success[2 * SIZE, 0] = True  # at the first frame
+        self.success[3 * SIZE] = False
+        self.log_prob = -3 * torch.rand(count, STEPS, TOKENS, generator=generator, dtype=torch.float64)
+        self.old = self.log_prob + 0.3 * torch.randn(count, STEPS, TOKENS, generator=generator, dtype=torch.float64)
+
+    def loss(self, log_prob: Tensor, scale: str = "none", mask: str = "success", normalise: bool = True) -> Tensor:
+        valid = valid_steps(self.success, self.length)
+        gained = returns(5.0 * self.success.float(), valid, DISCOUNT)
+        advantage = group_advantages(gained.view(GROUPS, SIZE), scale).advantage.flatten()
+        steps = valid if mask == "success" else executed_steps(self.length, STEPS)
+        count = len(steps) if normalise else int(steps.sum())
+        weight = step_weights(steps, count, normalise)
+        return clipped_loss(log_prob, self.old, advantage[:, None], weight, LOW, HIGH).loss
+
+
+def reference(case: Case, log_prob: Tensor, scale: str, mask: str, normalise: bool) -> Tensor:
+    """-J of Eq. 11, loop by loop."""
+    rollouts = []  # (valid steps, advantage) of each
+    for group in range(GROUPS):
+        members = range(group * SIZE, (group + 1) * SIZE)
+        gained, steps = [], []
+        for i in members:
+            length, total, first = int(case.length[i]), 0.0, None
+            for t in range(length):
+                if bool(case.success[i, t]) and first is None:
+                    first, total = t, 5.0 * DISCOUNT**t
+            gained.append(total)
+            steps.append(length if first is None or mask == "none" else first + 1)
+        mean = sum(gained) / SIZE
+        std = math.sqrt(sum((g - mean) ** 2 for g in gained) / (SIZE - 1)) + 1e-6
+        rollouts += [(n, (g - mean) / (std if scale == "std" else 1.0)) for n, g in zip(steps, gained, strict=True)]
+    objective = torch.zeros((), dtype=torch.float64)
+    everything = sum(n for n, _ in rollouts)
+    for i, (valid, advantage) in enumerate(rollouts):
+        inner = torch.zeros((), dtype=torch.float64)
+        for t in range(valid):
+            for a in range(TOKENS):
+                ratio = torch.exp(log_prob[i, t, a] - case.old[i, t, a])
+                clipped = min(max(float(ratio.detach()), 1 - LOW), 1 + HIGH)
+                free, bound = ratio * advantage, torch.tensor(clipped * advantage, dtype=torch.float64)
+                inner = inner + (free if float(free.detach()) <= float(bound) else bound) / TOKENS
+        objective = objective + inner / (valid * GROUPS * SIZE if normalise else everything)
+    return -objective
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("scale", "mask", "normalise"),
+    [("none", "success", True), ("std", "success", True), ("none", "none", True), ("none", "success", False)],
+)
+def test_the_loss_is_that_of_the_equations(seed: int, scale: str, mask: str, normalise: bool) -> None:
+    case = Case(seed)
+    ours, theirs = (case.log_prob.clone().requires_grad_() for _ in range(2))
+    loss, expected = case.loss(ours, scale, mask, normalise), reference(case, theirs, scale, mask, normalise)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_valid_steps_end_with_the_first_success() -> None:
+    success = torch.tensor([[0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]]).bool()
+    mask = valid_steps(success, torch.tensor([4, 4, 4, 3, 2]))
+    assert mask.int().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]
+
+
+def test_what_stands_at_masked_steps_changes_nothing() -> None:
+    case = Case(0)
+    masked = ~valid_steps(case.success, case.length)
+    before = case.log_prob.clone().requires_grad_()
+    case.loss(before).backward()
+    assert before.grad is not None
+    assert (before.grad[masked] == 0).all()
+    case.old[masked] = float("nan")
+    spoilt = case.log_prob.clone()
+    spoilt[masked] = float("inf")
+    spoilt.requires_grad_()
+    case.loss(spoilt).backward()
+    assert torch.equal(spoilt.grad, before.grad)
+
+
+def test_equal_returns_give_no_signal() -> None:
+    found = group_advantages(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0], [5.0, 5.0, 5.0]]), "std")
+    assert found.without_signal.tolist() == [True, False, True]
+    assert (found.advantage[[0, 2]] == 0).all()
+    assert found.advantage[1].mean().abs() < 1e-6
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    case = Case(1)
+    valid = valid_steps(case.success, case.length)
+    advantage = group_advantages(returns(case.success.float(), valid, 1.0).view(GROUPS, SIZE)).advantage.flatten()
+    weight = step_weights(valid, len(valid))
+    gradients = []
+    for cuts in ([slice(None)], [slice(0, 3), slice(3, 11), slice(11, None)]):
+        log_prob = case.log_prob.clone().requires_grad_()
+        for cut in cuts:
+            clipped_loss(log_prob[cut], case.old[cut], advantage[cut, None], weight[cut], LOW, HIGH).loss.backward()
+        gradients.append(log_prob.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_statistics() -> None:
+    log_prob = torch.tensor([[0.0, 0.0], [math.log(1.5), 0.0], [math.log(0.5), math.log(3.0)]])
+    weight = torch.tensor([1.0, 1.0, 0.0])
+    found = clipped_loss(log_prob, torch.zeros(3, 2), torch.ones(3), weight, LOW, HIGH)
+    assert float(found.weight) == 2
+    assert float(found.clip_fraction) == pytest.approx(0.5)
+    assert float(found.approx_kl) == pytest.approx(((1 / 1.5) - 1 + math.log(1.5)) / 2)
+    assert bool(found.finite)
+    assert not clipped_loss(log_prob + torch.inf, torch.zeros(3, 2), torch.ones(3), weight).finite
+
+
+def test_k3_estimates_the_divergence() -> None:
+    p, q = torch.tensor([0.7, 0.2, 0.1]).log(), torch.tensor([0.5, 0.3, 0.2]).log()
+    exact = (p.exp() * (p - q)).sum()
+    assert float((p.exp() * k3(q - p)).sum()) == pytest.approx(float(exact), rel=1e-5)
+    assert (k3(torch.randn(50)) >= 0).all()
+
+
+def test_a_group_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        group_advantages(torch.zeros(3, 1))
