@@ -19,6 +19,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "wovr.commands.evaluate",
         "measure a policy; with --world_model a world model, with --reward a classifier",
     ),
+    "pace": (
+        "wovr.commands.pace",
+        "run the whole chain, from demonstrations to a report: wovr pace --config conf/pace/tabletop.yaml",
+    ),
     "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
     "data": ("wovr.commands.data", "look into stored episodes, check them, find keyframes: wovr data inspect DIR"),
     "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader|imagination"),

@@ -30,3 +30,4 @@ def test_gaps_and_infinities_are_left_out() -> None:
 def test_nothing_to_draw_is_an_empty_chart() -> None:
     assert line_chart("empty", "x", "y", {}).size == line_chart("flat", "x", "y", {"a": [2.0]}).size
     assert len(pixels(np.asarray(line_chart("", "", "", {"a": [math.nan, math.nan]})), _COLOURS[0])) == 0
+    assert line_chart("", "", "", {"a": [], "b": [1.0, 2.0]}).size == line_chart("", "", "", {}).size

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from wovr.functional.images import frames_to_float
 from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import KEY, load_network, record
-from wovr.models.context import Context
+from wovr.models.context import Context, beside, channels_beside
 from wovr.models.world_model import WorldModel
 
 
@@ -159,6 +160,40 @@ def test_ablations_change_what_is_seen() -> None:
     assert changed(gap, "age")
 
 
+def test_a_context_shown_as_channels() -> None:
+    latents = PatchAutoencoder().latent_channels
+    whole = tiny_world(context="channels", backbone={"in_channels": 3 * latents + 4 * 3 + 2, "latent_frames": 2})
+    assert changed(whole, "reference")
+    assert changed(whole, "0")
+    # Without a reference, and in the order that the docstring gives.
+    narrow = {"in_channels": 2 * latents + 4 * 3 + 2, "out_channels": 1024, "latent_frames": 2}
+    without = tiny_world(context="channels", reference=False, backbone=narrow)
+    assert not changed(without, "reference")
+    noisy, shown, actions = torch.randn(2, 5, 2, 3, 4), torch.randn(2, 5, 2, 3, 4), torch.randn(2, 4, 3)
+    both = beside(noisy, shown, actions)
+    assert both.shape[1] == 5 + channels_beside(5, 2, 4, 3)
+    for b, n, row, column in ((0, 0, 0, 0), (1, 1, 2, 3), (0, 1, 1, 2)):
+        place = [-1 + row, -1 + 2 * column / 3]
+        written_out = [*noisy[b, :, n, row, column], *shown[b, :, 0, row, column], *shown[b, :, 1, row, column]]
+        expected = torch.tensor([*written_out, *actions[b].flatten(), *place])
+        torch.testing.assert_close(both[b, :, n, row, column], expected)
+
+
+def test_sums_of_actions_are_given_beside_them() -> None:
+    """The chunk's actions are added up from its beginning; the same for one action early and one late."""
+    for backbone in ({"adaln": False}, {"cross": False}):
+        model = tiny_world(backbone={"cumulative": True, **backbone})
+        embedder = model.backbone.transformer.condition_embedder
+        part = embedder.action_tokens or embedder.action_embedder
+        context, actions = context_of(model), random_actions(2, 8, seed=5)
+        with patch.object(part[0], "forward", wraps=part[0].forward) as layer:
+            model.predict(noise_of(model), torch.ones(2), context, actions)
+        given = layer.call_args.args[0].unflatten(-1, (-1, 6)).flatten(1, -2)  # (B, frames, 2 A)
+        torch.testing.assert_close(given[:, -8:, :3], actions)
+        torch.testing.assert_close(given[:, -8:, 3:], actions.cumsum(1) / 4)
+        assert not given[:, :-8, 3:].any()
+
+
 def test_without_a_reference_a_causal_autoencoder_gets_the_memory_s_first_frame() -> None:
     model = linear_world(autoencoder=CausalAutoencoder(), reference=False, backbone={"latent_frames": 3})
     assert not changed(model, "reference")
@@ -213,7 +248,7 @@ def test_the_configurations_fit_together(name: str) -> None:
         backbone = WanBackbone(**numbers.pop("backbone")["init_args"])
     model = WorldModel(autoencoder, backbone, **numbers)
     size = {"wm": (64, 64), "wm_small": (128, 128)}[name]
-    assert backbone.tokens_of(autoencoder.latent_size(size)) == 256
+    assert backbone.tokens_of(autoencoder.latent_size(size)) == {"wm": 128, "wm_small": 256}[name]
     assert model.memory_slots == model.memory == 4
 
 

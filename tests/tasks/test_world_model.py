@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,15 @@ def test_levels_are_uniform_before_the_shift_and_spread_over_a_batch() -> None:
     memory = torch.stack([draw.memory_sigma for draw in draws])
     assert 0.1 <= memory.min() < 0.102
     assert 0.298 < memory.max() <= 0.3
+
+
+def test_a_share_of_pure_noise() -> None:
+    task = WorldModelTraining(tiny_world())
+    torch.manual_seed(0)
+    window = SimpleNamespace(new=torch.zeros(400, 1), context=SimpleNamespace(latents=torch.zeros(400, 1, 2, 1, 1)))
+    sigma = task.draw(window, 0.75).sigma  # type: ignore[arg-type]
+    assert 0.65 < (sigma == 1).float().mean() < 0.85
+    assert sigma.min() < 0.5
 
 
 def test_one_clip_is_learnt_by_heart() -> None:
@@ -232,13 +242,19 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(WorldModelTraining, "on_before_optimizer_step", die)
 
 
-def test_a_killed_run_resumes_as_if_it_had_never_stopped(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fit("whole") == 0
+MUON = ("--model.init_args.muon_lr", "1e-3", "--model.init_args.pure_noise_share", "0.5")
+
+
+@pytest.mark.parametrize("flags", [(), MUON])
+def test_a_killed_run_resumes_as_if_it_had_never_stopped(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    assert fit("whole", *flags) == 0
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, 5)
-        fit("killed")
+        fit("killed", *flags)
     assert checkpoint("killed")["global_step"] == 4
-    assert fit("killed") == 0
+    assert fit("killed", *flags) == 0
     one, other = checkpoint("whole"), checkpoint("killed")
     for key in ("state_dict", "current_model_state"):
         assert one[key].keys() == other[key].keys()

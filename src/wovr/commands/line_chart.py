@@ -66,7 +66,7 @@ def _curve(
     draw: ImageDraw.ImageDraw, places: Sequence[tuple[float, float] | None], colour: tuple[int, int, int]
 ) -> None:
     """Connect neighbouring points; one between two gaps is a dot."""
-    for before, point, after in zip([None, *places[:-1]], places, [*places[1:], None], strict=True):
+    for before, point, after in zip([None, *places], places, [*places[1:], None], strict=False):  # there may be none
         if point is None:
             continue
         if after is not None:

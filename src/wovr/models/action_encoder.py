@@ -45,12 +45,23 @@ class ActionTimeEmbedder(nn.Module):
         latent_frames: Longest clip in latent frames: how many positions the action tokens have.
         adaln: Add the actions to the time embedding.
         cross: Make a token of every action.
+        cumulative: Beside each action of the chunk give the sum of the chunk's actions so far, which says where they
+            have led: without it the network has to add them up by attention.
     """
 
     def __init__(
-        self, width: int, frequencies: int, action_dim: int, latent_frames: int, adaln: bool, cross: bool
+        self,
+        width: int,
+        frequencies: int,
+        action_dim: int,
+        latent_frames: int,
+        adaln: bool,
+        cross: bool,
+        cumulative: bool,
     ) -> None:
         super().__init__()
+        self.cumulative = cumulative
+        action_dim = 2 * action_dim if cumulative else action_dim
         self.frequencies = frequencies
         self.time_embedder = TimestepEmbedding(frequencies, width)
         self.time_proj = nn.Linear(width, 6 * width)
@@ -65,7 +76,7 @@ class ActionTimeEmbedder(nn.Module):
             self.action_tokens = nn.Sequential(nn.Linear(action_dim, width), nn.GELU(), nn.Linear(width, width))
             self.token_position = nn.Parameter(torch.randn(latent_frames * ACTIONS_PER_LATENT, width) * 0.02)
 
-    def forward(self, time: Tensor, actions: Tensor, reference: bool) -> ConditionEmbedding:
+    def forward(self, time: Tensor, actions: Tensor, reference: bool, new: int) -> ConditionEmbedding:
         """Embed.
 
         Args:
@@ -73,7 +84,12 @@ class ActionTimeEmbedder(nn.Module):
             actions: (B, 4 T, A) float, the action that produced each frame.
             reference: The first latent frame is the reference: no action leads to it, so its tokens say nothing but
                 where they stand.
+            new: Latent frames of the chunk, the last ones.
         """
+        if self.cumulative:
+            sums = actions[:, -ACTIONS_PER_LATENT * new :].cumsum(1) / ACTIONS_PER_LATENT
+            before = actions.shape[1] - sums.shape[1]
+            actions = torch.cat([actions, nn.functional.pad(sums, (0, 0, before, 0))], dim=-1)  # (B, 4 T, 2 A)
         waves = get_timestep_embedding(
             1000 * time.flatten().float(), self.frequencies, flip_sin_to_cos=True, downscale_freq_shift=0
         )  # (B * T, frequencies)

@@ -22,7 +22,7 @@ from wovr.models.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
 from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.base import Backbone
 from wovr.models.checkpoint import Network
-from wovr.models.context import Context, EncodedWindow
+from wovr.models.context import Context, EncodedWindow, beside, channels_beside
 from wovr.models.heads import CopyHead
 from wovr.types import CHUNK
 
@@ -42,6 +42,9 @@ class WorldModel(Network):
         chunk: Actions of a chunk, K; a multiple of 4.
         memory: Frames of memory, M: 1 to 4, or a multiple of 4. With fewer than 4 the earliest is repeated.
         reference: Show the reference frame; false is an ablation.
+        context: How reference and memory are shown: as `tokens` before the new ones, the paper's [z0, z_mem, noise]; or
+            as further `channels` of the new latent frames (with the memory's actions and the place in the picture), as
+            Wan's image-to-video model has it, which halves the tokens.
         reference_gap: The reference stands at its real distance in time, up to this many latent frames before the
             memory. Null: right before the memory, whatever the real distance, as the authors have it.
         noisy_context: Noise level of the memory latents in training: a number, or [lowest, highest] to draw from; 0 for
@@ -71,6 +74,7 @@ class WorldModel(Network):
         chunk: int = CHUNK,
         memory: int = 4,
         reference: bool = True,
+        context: Literal["tokens", "channels"] = "tokens",
         reference_gap: int | None = None,
         noisy_context: float | list[float] = 0.2083,
         told: bool = False,
@@ -86,6 +90,7 @@ class WorldModel(Network):
         self.chunk = chunk
         self.memory = memory
         self.reference = reference
+        self.context = context
         self.reference_gap = reference_gap
         low_high = [noisy_context] * 2 if isinstance(noisy_context, int | float) else list(noisy_context)
         self.told = told
@@ -223,15 +228,20 @@ class WorldModel(Network):
             (B, C, n, h, w) float32.
         """
         shown = context.latents if self.reference else context.latents[:, :, 1:]
-        of_reference = FRAMES_PER_LATENT if self.reference else 0
-        answer = self.backbone(
-            torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
-            self._time(context, sigma),
-            torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
-            self._position(context),
-            reference=self.reference,
-            new=self.new_latents,
-        )  # (B, C + what the head needs, n, h, w)
+        if self.context == "channels":
+            latents, time = beside(noisy, shown, context.actions), sigma[:, None].expand(-1, self.new_latents)
+            answer = self.backbone(latents, time, actions, None, reference=False, new=self.new_latents)
+        else:
+            of_reference = FRAMES_PER_LATENT if self.reference else 0
+            answer = self.backbone(
+                torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
+                self._time(context, sigma),
+                torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
+                self._position(context),
+                reference=self.reference,
+                new=self.new_latents,
+            )
+        # answer: (B, C + what the head needs, n, h, w)
         if self.copy_head is None:
             return answer.float()
         return self.copy_head(answer, reference=context.latents[:, :, 0], last=context.latents[:, :, -1])
@@ -346,6 +356,8 @@ class WorldModel(Network):
                 f"reference_gap is {self.reference_gap}",
                 f"give a number above {self.memory_latents}, with reference true, or null",
             )
+        if self.context == "channels" and (self.told or self.reference_gap is not None):
+            refuse("told and reference_gap need context tokens", "set told to false and reference_gap to null")
         if len(noisy_context) != 2 or not 0 <= noisy_context[0] <= noisy_context[1] < 1:
             refuse(f"noisy_context is {noisy_context}", "give a number, or [lowest, highest], in [0, 1)")
         if self.shift <= 0:
@@ -370,15 +382,18 @@ class WorldModel(Network):
 
     def _check_backbone(self) -> None:
         channels = self.autoencoder.latent_channels
+        shown = int(self.reference) + self.memory_latents
+        as_channels = self.context == "channels"
+        more = channels_beside(channels, shown, self.memory_slots, self.action_dim) if as_channels else 0
         needed = {
-            "in_channels": channels,
+            "in_channels": channels + more,
             "out_channels": channels + (0 if self.copy_head is None else self.copy_head.extra_channels),
-            "latent_frames": int(self.reference) + self.memory_latents + self.new_latents,
+            "latent_frames": self.new_latents + (0 if as_channels else shown),
         }
         for name, number in needed.items():
             found = getattr(self.backbone, name)
             if found != number:
                 raise UserError(
-                    f"the backbone's {name} is {found}, head, reference, memory and chunk make it {number}",
+                    f"the backbone's {name} is {found}, head, reference, context, memory and chunk make it {number}",
                     f"set backbone.init_args.{name} to {number}",
                 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 
 from wovr.errors import UserError
 from wovr.models.checkpoint import KEY, Network, load_weights, read_checkpoint, record
@@ -51,19 +52,25 @@ class TrainingModule(LightningModule):
             load_weights(network, checkpoint, path)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with warm-up and cosine."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        """The optimiser with warm-up and cosine."""
+        optimizer = self.make_optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
         steps = self.trainer.estimated_stepping_batches
         schedule = partial(
             warmup_cosine, warmup_steps=self.warmup_steps, steps=steps, final_fraction=self.final_lr_fraction
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """AdamW; a subclass may choose another one."""
+        return torch.optim.AdamW(self.decay_groups(parameters), lr=self.lr)
+
+    def decay_groups(self, parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+        """Parameter groups: weight decay on matrices and more, none on vectors."""
+        return [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that the networks are rebuilt from."""

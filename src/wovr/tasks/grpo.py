@@ -97,6 +97,7 @@ class GRPOTraining(TrainingModule):
         epochs: Passes over the rollouts of an update.
         minibatches: Optimiser steps a pass; a minibatch is made of whole rollouts.
         micro_batch: Chunks computed at a time, which is a matter of memory only.
+        train_only: Weights whose names begin with one of these are trained, the rest stay; null for all.
     """
 
     def __init__(
@@ -120,11 +121,15 @@ class GRPOTraining(TrainingModule):
         epochs: int = 1,
         minibatches: int = 4,
         micro_batch: int = 256,
+        train_only: list[str] | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction=1.0)
         self.automatic_optimization = False
         _check_ranges(locals())
         self.policy = policy
+        if train_only is not None:
+            for name, parameter in policy.named_parameters():
+                parameter.requires_grad_(name.startswith(tuple(train_only)))
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
@@ -147,7 +152,8 @@ class GRPOTraining(TrainingModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; the warm-up is in the steps themselves."""
-        return torch.optim.AdamW(self.policy.parameters(), lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the rollouts on the host: micro-batches go to the device one by one."""

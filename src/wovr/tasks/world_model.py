@@ -27,6 +27,7 @@ from wovr.models.context import EncodedWindow
 from wovr.models.world_model import WorldModel
 from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
+from wovr.tasks.muon import MuonAdamW
 
 LEVELS = 4
 """Ranges of noise levels that the loss is logged for, each as likely as the others."""
@@ -66,6 +67,9 @@ class WorldModelTraining(TrainingModule):
             whose latents are worth it (`GroupedAutoencoder`).
         compile: Let torch.compile make faster code of the network; takes a minute or so at the start.
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
+        pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
+            decided that the context decides; the rest get levels as usual.
+        muon_lr: Highest learning rate of the blocks' matrices under Muon; null for AdamW throughout.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -81,6 +85,8 @@ class WorldModelTraining(TrainingModule):
         cache_latents: bool = False,
         compile: bool = False,
         pretrained: str | None = None,
+        pure_noise_share: float = 0.0,
+        muon_lr: float | None = None,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
         warmup_steps: int = 200,
@@ -94,12 +100,16 @@ class WorldModelTraining(TrainingModule):
         self.cache_latents = cache_latents
         self.compiled = compile
         self.pretrained = pretrained
+        self.pure_noise_share = pure_noise_share
+        self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
             raise UserError(
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
                 "give a number in (0, 1] with prediction data, null with prediction velocity",
             )
+        if not 0 <= pure_noise_share <= 1:
+            raise UserError(f"pure_noise_share is {pure_noise_share}", "give a number in [0, 1]")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
         if cache_latents and world_model.memory != world_model.memory_slots:
@@ -145,10 +155,22 @@ class WorldModelTraining(TrainingModule):
         """The moving average."""
         return [] if self.ema_decay is None else [AverageWeights(self.ema_decay)]
 
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """AdamW, or with `muon_lr` Muon for the matrices of the blocks."""
+        if self.muon_lr is None:
+            return super().make_optimizer(parameters)
+        if self.device_mesh is not None:
+            raise UserError("muon_lr cannot be had with weights that are sharded", "set muon_lr to null")
+        blocks = {id(p) for block in self.world_model.backbone.blocks for p in block.parameters()}
+        matrices = [p for p in parameters if p.ndim == 2 and id(p) in blocks]
+        chosen = {id(p) for p in matrices}
+        others = self.decay_groups([p for p in parameters if id(p) not in chosen])
+        return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.weight_decay)
+
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         window = self._encode(batch)
-        draw = self.draw(window)
+        draw = self.draw(window, self.pure_noise_share)
         losses = self.losses(window, draw)
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
         self._log_by_level(losses.detach(), self._level(draw.sigma))
@@ -172,19 +194,23 @@ class WorldModelTraining(TrainingModule):
             if mean.isfinite():  # few windows may leave a level empty
                 self.log(f"val/loss_noise_{level + 1}", mean, sync_dist=True)
 
-    def draw(self, window: EncodedWindow) -> NoiseDraw:
+    def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0) -> NoiseDraw:
         """Draw noise and noise levels from torch's generator.
 
-        Levels are uniform before the world model's shift, one in each of B equal intervals, in random order.
+        Levels are uniform before the world model's shift, one in each of B equal intervals, in random order; some of
+        them, `pure_noise_share` on average, are then replaced by 1.
         """
         count, device = len(window.new), window.new.device
         spread = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        # Not 0, where data and velocity part.
+        sigma = flow.shift_sigma(spread, self.world_model.shift).clamp(min=1e-3)
+        if pure_noise_share:
+            sigma = torch.where(torch.rand(count, device=device) < pure_noise_share, 1.0, sigma)
         low, high = self.world_model.noisy_context
         memory = window.context.latents[:, :, 1:]
         # By shape and not by `randn_like`, which draws in the order in which the other tensor lies in memory.
         return NoiseDraw(
-            # Not 0, where data and velocity part.
-            sigma=flow.shift_sigma(spread, self.world_model.shift).clamp(min=1e-3),
+            sigma=sigma,
             noise=torch.randn(window.new.shape, device=device),
             memory_sigma=low + (high - low) * torch.rand(count, device=device),
             memory_noise=torch.randn(memory.shape, device=device),
@@ -249,7 +275,8 @@ class WorldModelTraining(TrainingModule):
 
     def _log_by_level(self, losses: Tensor, level: Tensor) -> None:
         # Which levels a batch has is known without waiting for the GPU: all of them, unless it is smaller.
-        present = range(LEVELS) if len(losses) >= LEVELS else level.unique().tolist()
+        everywhere = len(losses) >= LEVELS and not self.pure_noise_share
+        present = range(LEVELS) if everywhere else level.unique().tolist()
         for number in present:
             here = (level == number).to(losses.dtype)
             self.log(f"train/loss_noise_{number + 1}", (losses * here).sum() / here.sum(), batch_size=len(losses))

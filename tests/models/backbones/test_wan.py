@@ -29,7 +29,7 @@ class PerToken(nn.Module):
 
     def forward(self, time: Tensor, actions: Tensor, image: None, timestep_seq_len: int) -> tuple[Any, ...]:
         frames = timestep_seq_len // self.tokens
-        embedding = self.embedder(time.view(len(actions), frames, self.tokens)[:, :, 0], actions, True)
+        embedding = self.embedder(time.view(len(actions), frames, self.tokens)[:, :, 0], actions, True, 1)
         per_token = embedding.time.repeat_interleave(self.tokens, dim=1)
         modulation = embedding.modulation.flatten(2).repeat_interleave(self.tokens, dim=1)
         return per_token, modulation, embedding.tokens, None

@@ -75,7 +75,7 @@ class ActionWanTransformer(WanTransformer3DModel):
         x = self._embed_patches(latents)  # (B, T, h', w', D)
         _, frames, rows, columns, _ = x.shape
         x = x.flatten(2, 3)  # (B, T, S, D)
-        condition = self.condition_embedder(time, actions, reference)
+        condition = self.condition_embedder(time, actions, reference, new)
         if position is None:
             position = torch.arange(frames, device=x.device, dtype=torch.float32)[None]
         rotary = rotary_table(position, rows, columns, self.head_dim)
@@ -119,6 +119,7 @@ class WanBackbone(Backbone):
         frequencies: Sine and cosine features of the noise level.
         adaln: Actions modulate every block through the time embedding.
         cross: Every block attends to the actions; without it the cross-attention is left out.
+        cumulative: Both channels are given, beside each action, the sum of the chunk's actions so far.
         gradient_checkpointing: Compute a block's activations again in the backward pass instead of keeping them.
         lora_rank: Train low-rank adapters of this rank on the blocks (and the action embedding) instead of all weights;
             needs the package peft. Null to train all.
@@ -139,6 +140,7 @@ class WanBackbone(Backbone):
         frequencies: int = 256,
         adaln: bool = True,
         cross: bool = True,
+        cumulative: bool = False,
         gradient_checkpointing: bool = False,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
@@ -167,7 +169,7 @@ class WanBackbone(Backbone):
         )
         self.transformer.register_to_config(num_layers=layers)
         self.transformer.condition_embedder = ActionTimeEmbedder(
-            width, frequencies, action_dim, latent_frames, adaln, cross
+            width, frequencies, action_dim, latent_frames, adaln, cross, cumulative
         )
         self.transformer.blocks = nn.ModuleList(
             WanBlock(width, ffn_dim, heads, cross_attn_norm=True) for _ in range(layers)

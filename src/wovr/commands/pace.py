@@ -1,0 +1,263 @@
+"""`wovr pace`: the whole chain in one command, co-evolution included (paper, section 4.3: PACE).
+
+Clone a policy, collect with it, learn a world model and a success classifier, improve the policy in imagination,
+collect with the better policy, refine both on old and new episodes, improve again. Which stages there are is a matter
+of YAML; each is an ordinary command, printed before it runs, with a folder of its own:
+
+    OUT/STAGE/           what the command makes, its marker DONE, its inputs stage.json, its output stage.log
+    OUT/report.html      the report, complete in one file; the same as report.md and metrics.json
+
+The same command again goes on where it was stopped, at any moment and by any signal. What differs from the paper: its
+budget, its sizes, and that the classifier is refined beside the world model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from wovr.commands.pace_budget import Budget, count_budget, planned_episodes
+from wovr.commands.pace_child import Ended, Execute, command_line, execute, last_error
+from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder, only_chain
+from wovr.commands.pace_stages import Stage, Surroundings, choose_stages, read_stages
+from wovr.commands.pace_view import RAN, ChainView, clock
+from wovr.errors import UserError
+
+LOG_FILE = "stage.log"
+"""Output of a stage's command, in its folder."""
+
+_NOTE_SECONDS = 10.0  # between two notes of how long a stage has run
+
+LOG_WIDTH = 140
+"""Columns of a table that does not go to a terminal."""
+
+
+def pace(
+    stages: list,  # jsonargparse would read "-50:" in a list[dict[str, Any]] as YAML once more
+    suite: str = "spatial",
+    out: Path = Path("runs/pace"),
+    seed: int = 0,
+    rounds: int = 1,
+    first_round: dict[str, str] | None = None,
+    budget: dict[str, int] | None = None,
+    dry_run: bool = False,
+    from_stage: str | None = None,
+    until: str | None = None,
+) -> None:
+    """Run a chain of stages from demonstrations to a report.
+
+    A stage that is finished is skipped, one that was stopped goes on, one whose configuration or inputs have changed is
+    begun again. The same command again picks up where it was stopped.
+
+    Args:
+        stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, each_round.
+        suite: Suite of the environment; {suite} in the stages.
+        out: Folder of the chain; {out} in the stages.
+        seed: Seed; {seed} in the stages.
+        rounds: How often the stages that say each_round are repeated.
+        first_round: What {previous:NAME} stands for in the first round: NAME -> a stage before the rounds.
+        budget: real_episodes: most real episodes that stages may collect; more is an error before anything runs.
+        dry_run: Only show stages, their states, commands and real episodes.
+        from_stage: Begin with this stage and take those before it as they are.
+        until: End after this stage.
+    """
+    chain = read_stages(stages, rounds, first_round)
+    chosen = choose_stages(chain, from_stage, until)
+    limit = read_budget(budget or {})
+    given = Surroundings(out, suite, seed)
+    if dry_run:
+        count = count_budget(chain, limit, finished_folders(chain, given))
+        show_plan(chain, chosen, given, count)
+        count.check()
+        return
+    count_budget(chain, limit, finished_folders(chain, given)).check()
+    with only_chain(out) as lock:
+        run_stages(chain, chosen, given, execute, [lock])
+        from wovr.commands.pace_report import write_report  # imports what draws and reads videos
+
+        finished = finished_folders(chain, given)
+        changed = [stage.name for stage in chain if is_finished(stage, given) and stage.name not in finished]
+        path = write_report(chain, given, count_budget(chain, limit, finished), rounds, changed)
+    print(f"report: {path}")
+
+
+def read_budget(budget: Mapping[str, Any]) -> int | None:
+    """The most real episodes that may be collected; None for no limit.
+
+    Raises:
+        UserError: Something else than a number of real episodes.
+    """
+    unknown = [key for key in budget if key != "real_episodes"]
+    if unknown:
+        raise UserError(f"budget: unknown key '{unknown[0]}'", "write budget: {real_episodes: N}")
+    limit = budget.get("real_episodes")
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UserError(f"budget.real_episodes is {limit!r}", "give a number of episodes")
+    return limit
+
+
+def look(chain: Sequence[Stage], given: Surroundings, fingerprints: Fingerprints) -> dict[str, StageFolder]:
+    """The folder of every stage, as things stand."""
+    results = {stage.name: fingerprints(given.folder(stage.name)) for stage in chain}
+    return {stage.name: StageFolder(stage, given, {need: results[need] for need in stage.needs}) for stage in chain}
+
+
+def finished_folders(chain: Sequence[Stage], given: Surroundings) -> dict[str, Path]:
+    """Stage -> folder, of those that are finished and would be skipped if those before them are."""
+    folders = look(chain, given, Fingerprints())
+    return {name: folder.path for name, folder in folders.items() if folder.state() == DONE}
+
+
+def is_finished(stage: Stage, given: Surroundings) -> bool:
+    """Whether a stage's folder has its marker, from whatever inputs."""
+    return (given.folder(stage.name) / "DONE").exists()
+
+
+def run_stages(
+    chain: Sequence[Stage],
+    chosen: Sequence[Stage],
+    given: Surroundings,
+    run: Execute = execute,
+    descriptors: Sequence[int] = (),
+    console: Console | None = None,
+) -> list[str]:
+    """Run those of the chosen stages that are not finished.
+
+    Args:
+        chain: All stages, in order.
+        chosen: Those of this call.
+        given: What variables stand for.
+        run: Runs a command.
+        descriptors: Descriptors for commands to inherit.
+        console: Where to show what happens.
+
+    Returns:
+        Names of the stages that were run.
+
+    Raises:
+        UserError: A command failed, or a stage before the chosen ones is not finished.
+    """
+    fingerprints = Fingerprints()
+    names = {stage.name for stage in chosen}
+    for need in dict.fromkeys(need for stage in chosen for need in stage.needs if need not in names):
+        if fingerprints(given.folder(need)) is None:
+            raise UserError(f"stage '{need}' is needed and not finished", f"run it first: --until {need}, or no --from")
+    ran: list[str] = []
+    states = [folder.state() for name, folder in look(chain, given, fingerprints).items() if name in names]
+    with ChainView(chosen, states, console) as view:
+        for stage in chosen:
+            needed = {need: fingerprints(given.folder(need)) for need in stage.needs}
+            folder = StageFolder(stage, given, needed)
+            if (state := folder.state()) == DONE:
+                view.skip(stage, spent_seconds(folder.record))
+                continue
+            if state == "changed":
+                state = f"again, changed: {folder.changes()}"
+            _run(folder, given.words(stage), state, view, run, descriptors)
+            ran.append(stage.name)
+    return ran
+
+
+def _run(
+    folder: StageFolder, words: Sequence[str], state: str, view: ChainView, run: Execute, descriptors: Sequence[int]
+) -> None:
+    """Run the command of one stage."""
+    stage, log = folder.stage, folder.path / LOG_FILE
+    command = command_line(words)
+    record = folder.begin(command)
+    before = spent_seconds(record)
+    attempt = record["attempts"][-1]
+    view.start(stage, command, state, before)
+
+    def on_tick(seconds: float) -> None:
+        view.tick(stage, before, seconds, log)
+        if seconds - attempt["seconds"] >= _NOTE_SECONDS:  # what a killed chain has spent counts too
+            attempt["seconds"] = round(seconds, 1)
+            folder.note(record)
+
+    ended: Ended = run(words, log, on_tick, descriptors)
+    attempt |= {"seconds": round(ended.seconds, 1), "peak_memory": ended.peak_memory, "status": ended.status}
+    folder.note(record)
+    if ended.status != 0:
+        view.end(stage, f"failed with status {ended.status}", before + ended.seconds, ended.peak_memory)
+        said = last_error(log)
+        raise UserError(
+            f"stage '{stage.name}' failed with status {ended.status}" + (f": {said}" if said else ""),
+            f"see {log}; by hand: {command}",
+        )
+    folder.finish()
+    view.end(stage, RAN, before + ended.seconds, ended.peak_memory)
+
+
+def spent_seconds(record: Mapping[str, Any]) -> float:
+    """Seconds of all attempts at a stage."""
+    return float(sum(attempt.get("seconds") or 0.0 for attempt in record.get("attempts", ())))
+
+
+def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget) -> None:
+    """Print stages with their states, then the commands, then the real episodes."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    folders = look(chain, given, Fingerprints())
+    names = {stage.name for stage in chosen}
+    table = Table("", "stage", "state", "needs", title=f"{given.out}, suite {given.suite}, seed {given.seed}")
+    for heading in ("real episodes", "took"):
+        table.add_column(heading, justify="right")
+    runs: set[str] = set()
+    for number, stage in enumerate(chain, 1):
+        folder = folders[stage.name]
+        state = folder.state()
+        if state == "changed" and not runs.intersection(stage.needs):
+            state = f"changed: {folder.changes()}"
+        if stage.name not in names:
+            state = f"{state}, left out"
+        elif state != DONE or runs.intersection(stage.needs):
+            runs.add(stage.name)
+            state = "run again" if state == DONE else state
+        episodes = count.by_stage[stage.name]
+        planned = planned_episodes(stage)
+        cell = f"{episodes.collected:,}" if episodes.collected else ""
+        if stage.counts != "budget" or not cell:
+            measured = f"{episodes.evaluated:,}" if episodes.evaluated else ""
+            measured = measured or (f"{planned.per_task} a task" if planned.per_task else "")
+            cell = f"({cell or measured})" if cell or measured else ""
+        took = spent_seconds(folder.record)
+        row = (str(number), stage.name, state, ", ".join(stage.needs), cell, clock(took) if took else "")
+        table.add_row(*row, style=None if stage.name in names else "dim")
+    console.print(table)
+    for stage in chosen:
+        console.print(
+            f"{stage.name}:\n  {command_line(given.words(stage))}", soft_wrap=True, markup=False, highlight=False
+        )
+    limit = "no limit is declared" if count.limit is None else f"the budget is {count.limit:,}"
+    print(f"real episodes: {count.spent:,}, {limit}; for measuring only, in brackets: {count.evaluated:,}", end="")
+    print(f", and {count.per_task} a task to come" if count.per_task else "")
+    for name, spent in count.baselines.items():
+        print(f"baseline {name}: {spent:,} real episodes with those it rests on")
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb.
+
+    Raises:
+        UserError: See `pace`; wrong options.
+    """
+    parser = ArgumentParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--config", action="config", help="YAML with the stages, e.g. conf/pace/tabletop.yaml.")
+    parser.add_function_arguments(pace, skip={"from_stage"}, as_group=False)
+    # `from` is a word of Python's.
+    parser.add_argument(
+        "--from", type=str | None, default=None, help="Begin with this stage and take those before it as they are."
+    )
+    try:
+        options = parser.parse_args(list(args)).as_dict()
+    except ArgumentError as error:
+        raise UserError(str(error).splitlines()[0], "see: wovr pace --help") from error
+    options.pop("config", None)
+    pace(from_stage=options.pop("from"), **options)

@@ -1,0 +1,151 @@
+"""A stage's command as a child process that ends when the chain does: its log, its progress, its peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wovr.runs import explain_os_error
+
+_PR_SET_PDEATHSIG = 1
+_TICK = 0.2  # seconds between two looks at the child
+_TAIL = 2000  # bytes of the log that are read for progress
+_END_SECONDS = 5.0  # for a child to end by itself after Ctrl-C
+_COUNT = re.compile(r"\b(\d[\d,]*)/(\d[\d,]*)\b")
+
+# Loaded before any fork: nothing may be imported between fork and exec.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        status: Exit status; negative for a signal.
+        seconds: How long it ran.
+        peak_memory: Bytes of memory that its largest process held at once.
+    """
+
+    status: int
+    seconds: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a child says it is.
+
+    Attributes:
+        done: Steps, updates or the like.
+        total: Of how many.
+        line: The last line of its log.
+    """
+
+    done: int | None
+    total: int | None
+    line: str
+
+
+Execute = Callable[[Sequence[str], Path, Callable[[float], None], Sequence[int]], Ended]
+"""Runs words after `wovr`: (words, log, called now and then with the seconds so far, descriptors to inherit)."""
+
+
+def command_line(words: Sequence[str]) -> str:
+    """What to type to run the words by hand."""
+    return f"wovr {shlex.join(words)}"
+
+
+def execute(
+    words: Sequence[str], log: Path, on_tick: Callable[[float], None], descriptors: Sequence[int] = ()
+) -> Ended:
+    """Run `python -m wovr WORDS` with its output in a log, to which it is appended.
+
+    Raises:
+        UserError: The log cannot be written.
+        KeyboardInterrupt: Ctrl-C; the child has ended by then.
+    """
+    started = time.monotonic()
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            file.write(f"$ {command_line(words)}\n".encode())
+            file.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "wovr", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                pass_fds=tuple(descriptors),
+                preexec_fn=_end_with_parent,
+            )
+    except OSError as error:
+        raise explain_os_error(error, log) from error
+    try:
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            on_tick(time.monotonic() - started)
+            time.sleep(_TICK)
+    except BaseException:
+        _end(process)
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Ended(process.returncode, time.monotonic() - started, usage.ru_maxrss * unit)
+
+
+def read_progress(log: Path) -> Progress:
+    """What the end of a log says."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return Progress(None, None, "")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip() and not line.startswith("$ ")]
+    for line in reversed(lines):
+        found = _COUNT.search(line)
+        if found:
+            done, total = (int(number.replace(",", "")) for number in found.groups())
+            if 0 <= done <= total and total:
+                return Progress(done, total, lines[-1])
+    return Progress(None, None, lines[-1] if lines else "")
+
+
+def last_error(log: Path) -> str:
+    """The line of a log that says why the command failed, if it says so."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    start = max((number for number, line in enumerate(lines) if line.startswith("$ ")), default=-1)
+    own = lines[start + 1 :]
+    errors = [line.removeprefix("wovr: error: ") for line in own if line.startswith("wovr: error: ")]
+    return errors[-1] if errors else (own[-1] if own else "")
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to kill this process with its parent: a stage must not go on when its chain was killed."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Let a child that got Ctrl-C too end by itself; kill it if it does not."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

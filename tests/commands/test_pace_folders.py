@@ -1,0 +1,147 @@
+"""Folders of stages: which are finished, stopped, changed; and one chain at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wovr.commands import pace_folders
+from wovr.commands.pace import run_stages
+from wovr.commands.pace_child import Ended
+from wovr.commands.pace_folders import Fingerprints, StageFolder, only_chain
+from wovr.commands.pace_stages import Stage, Surroundings, read_stages
+from wovr.errors import UserError
+from wovr.runs import read_json, write_json
+
+
+class FakeVerb:
+    """Writes a result that depends on its words, and a marker of its own; dies before it in the stages told."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.dies: set[str] = set()
+        self.found: dict[str, list[str]] = {}
+
+    def __call__(
+        self, words: Sequence[str], log: Path, on_tick: Callable[[float], None], descriptors: Sequence[int]
+    ) -> Ended:
+        folder = Path(words[-1])
+        self.ran.append(folder.name)
+        self.found[folder.name] = sorted(path.name for path in folder.iterdir())
+        on_tick(100.0)
+        write_json(folder / "metrics.json", {"words": list(words[:-1])})
+        if folder.name in self.dies:
+            raise SystemExit("killed")
+        write_json(folder / "DONE", {"inputs": "the verb's own"})
+        return Ended(0, 2.0, 1000)
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Stage]:
+    """a -> b -> c, and d by itself; b has a configuration."""
+    monkeypatch.chdir(tmp_path)
+    Path("b.yaml").write_text("x: 1")
+    return make_chain()
+
+
+def make_chain(**args: int) -> list[Stage]:
+    return read_stages(
+        [
+            {"name": "a", "command": "fit", "args": {name: value for name, value in args.items() if name == "a"}},
+            {"name": "b", "command": "fit", "config": "b.yaml", "needs": ["a"]},
+            {"name": "c", "command": "fit", "needs": ["b"], "args": {"seed": "{seed}"}},
+            {"name": "d", "command": "fit"},
+        ]
+    )
+
+
+def go(chain: list[Stage], verb: FakeVerb, first: str | None = None, seed: int = 0) -> list[str]:
+    verb.ran.clear()
+    names = [stage.name for stage in chain]
+    chosen = chain[names.index(first) :] if first else chain
+    ran = run_stages(chain, chosen, Surroundings(Path("out"), "spatial", seed), verb)
+    assert ran == verb.ran
+    return ran
+
+
+def test_what_changed_runs_again_and_what_needs_it(chain: list[Stage]) -> None:
+    verb = FakeVerb()
+    assert go(chain, verb) == ["a", "b", "c", "d"]
+    assert go(chain, verb) == []
+    Path("b.yaml").write_text("# a remark\nx: 1")
+    assert go(chain, verb) == []
+    Path("b.yaml").write_text("x: 2")
+    # Its result is the same as before: what needs it is as good as it was.
+    assert go(chain, verb) == ["b"]
+    assert verb.found["b"] == ["stage.json"]  # of the old one nothing is left
+    assert go(make_chain(a=1), verb) == ["a", "b"]
+    assert go(make_chain(a=1), verb, seed=1) == ["c"]
+    write_json(Path("out/a/metrics.json"), "made by hand")
+    assert go(make_chain(a=1), verb, seed=1) == ["b"]
+
+
+def test_from_takes_what_comes_before_as_it_is(chain: list[Stage]) -> None:
+    verb = FakeVerb()
+    go(chain, verb)
+    Path("b.yaml").write_text("x: 2")
+    assert go(chain, verb, "c") == []
+    Path("out/b/DONE").unlink()
+    with pytest.raises(UserError, match="stage 'b' is needed and not finished"):
+        go(chain, verb, "c")
+
+
+def test_a_killed_stage_goes_on_in_its_folder(chain: list[Stage]) -> None:
+    verb = FakeVerb()
+    verb.dies = {"b"}
+    with pytest.raises(SystemExit):
+        go(chain, verb)
+    assert verb.ran == ["a", "b"]
+    verb.dies = set()
+    assert go(chain, verb) == ["b", "c", "d"]
+    assert verb.found["b"] == ["metrics.json", "stage.json"]
+    attempts = read_json(Path("out/b/stage.json"))["attempts"]
+    assert [attempt["seconds"] for attempt in attempts] == [100.0, 2.0]  # noted before it was killed
+
+
+def test_killed_between_emptying_and_beginning(chain: list[Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    verb = FakeVerb()
+    go(chain, verb)
+    Path("b.yaml").write_text("x: 2")
+    with monkeypatch.context() as patched:
+        patched.setattr(pace_folders.shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            go(chain, verb)
+    assert Path("out/.b.old/metrics.json").exists()
+    assert go(chain, verb) == ["b"]
+    assert verb.found["b"] == ["stage.json"]
+    assert not Path("out/.b.old").exists()
+
+
+def test_a_stage_without_a_marker_of_its_own_gets_one(chain: list[Stage], tmp_path: Path) -> None:
+    given = Surroundings(Path("out"), "spatial", 0)
+    folder = StageFolder(chain[0], given, {})
+    assert folder.state() == "to come"
+    folder.begin("wovr fit")
+    assert folder.state() == "stopped"
+    assert Fingerprints()(folder.path) is None
+    folder.finish()
+    assert folder.state() == "done"
+    assert Fingerprints()(folder.path) is not None
+    assert yaml.safe_load(folder.run.marker.read_text())["inputs"] == folder.inputs
+
+
+def test_one_chain_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_folders, "_LOCK_SECONDS", 0.1)
+    with only_chain(tmp_path) as descriptor:
+        inherited = os.dup(descriptor)
+        with pytest.raises(UserError, match="another `wovr pace`"), only_chain(tmp_path):
+            pass
+    with pytest.raises(UserError, match="or a stage it left behind"), only_chain(tmp_path):
+        pass
+    os.close(inherited)
+    with only_chain(tmp_path):
+        pass
