@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # One of the embedded suites: spatial, object, goal, long.
 SUITE  ?= spatial
-# Where `make demo` puts its episodes, checkpoints and videos.
+# Where `make demo` puts its episodes, checkpoints and report.
 DEMO   ?= runs/demo
 # Test processes side by side.
 JOBS   ?= 2
@@ -29,12 +29,8 @@ help: ## list the targets
 setup: .venv/.opengl ## make .venv with all packages, and the system's OpenGL where it is missing
 
 demo: private export PATH := $(CURDIR)/.venv/bin:$(PATH)
-demo: setup ## collect demonstrations, clone a policy, measure it; each step goes on where it was stopped
-	wovr collect --policy expert --suite $(SUITE) --episodes 70 --init_states=:-50 --out $(DEMO)/$(SUITE)/demos
-	wovr fit --config conf/bc.yaml --data.folder $(DEMO)/$(SUITE)/demos --out $(DEMO)/$(SUITE)/bc
-	wovr evaluate --policy $(DEMO)/$(SUITE)/bc/checkpoints/last.ckpt --suite $(SUITE) --episodes 20 \
-	  --init_states=-50: --out $(DEMO)/$(SUITE)/sr
-	@echo "episodes, checkpoint, videos and metrics.json: $(DEMO)/$(SUITE)"
+demo: setup ## from demonstrations to a report: clone, imagine, improve, co-evolve; goes on where it was stopped
+	wovr pace --config conf/pace/tabletop.yaml --suite $(SUITE) --out $(DEMO)/$(SUITE)
 
 test: lint ## check style and types, run the tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.commands.pace_chain import CHAIN, STAGES, write_chain
 from tests.commands.test_train import assert_equal
@@ -26,6 +28,7 @@ from wovr.commands import pace
 from wovr.commands.pace_child import Ended
 
 NAMES = [stage["name"] for stage in STAGES]
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "tour.ipynb"
 
 
 class InProcess:
@@ -126,6 +129,31 @@ def test_a_moved_chain_is_the_same_chain(chain: tuple[Path, InProcess]) -> None:
         (folder / "moved").rename(folder / "out")
 
 
+def execute(cell: str, names: dict[str, Any]) -> Any:
+    """Run a notebook's cell; what its last line is worth, as the notebook would show it."""
+    body = ast.parse(cell).body
+    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if isinstance(last, ast.Expr) else None
+
+
+def test_the_notebook_shows_a_chain(
+    chain: tuple[Path, InProcess], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WOVR_RUN", str(chain[0] / "out"))
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    names: dict[str, Any] = {}
+    shown = [execute("".join(cell["source"]), names) for cell in cells]
+    pictures = [picture.size for picture in shown if isinstance(picture, Image.Image)]
+    assert pictures[:2] == [(16 * 16 * 2, 16 * 2), (16 * 16 * 2, 2 * 16 * 2)]
+    assert len(pictures) == 3
+    printed = capsys.readouterr().out
+    assert "after PACE" in printed
+    assert "32 frames, PSNR" in printed
+    assert "8 episodes" in printed
+
+
 def test_a_chain_killed_at_random_moments_ends_the_same(chain: tuple[Path, InProcess], tmp_path: Path) -> None:
     write_chain(tmp_path)
     words = [sys.executable, "-m", "wovr", "pace", "--config", "chain.yaml", "--out", "out", "--until", "sft_fit"]
@@ -176,6 +204,9 @@ def test_a_failing_stage_is_named_with_its_log_and_command(
     assert "see out/b/stage.log; by hand: wovr data keyframes out/a --lead nonsense --out out/b" in line
     assert (tmp_path / "out" / "a" / "DONE").exists()
     assert not (tmp_path / "out" / "b" / "DONE").exists()
+    for flags in (["--seed", "1"], ["--suite", "goal"], ["--seed", "1", "--dry_run", "true"]):
+        assert main(["pace", "--config", "two.yaml", "--out", "out", *flags]) == 2
+        assert "out/chain.json: this folder holds the chain of seed 0, suite spatial, not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

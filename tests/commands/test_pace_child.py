@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from wovr.commands import pace_child
 from wovr.commands.pace_child import Progress, execute, last_error, read_progress
 
 
@@ -41,6 +43,24 @@ def test_a_command_and_its_log(tmp_path: Path) -> None:
 def test_progress_is_read_off_the_log(text: str, progress: Progress, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(text)
     assert read_progress(tmp_path / "log") == progress
+
+
+def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[subprocess.Popen] = []
+    real = subprocess.Popen
+
+    def sleep(words: list[str], **options: Any) -> subprocess.Popen:
+        made.append(real(["sleep", "60"], **options))
+        return made[0]
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pace_child.subprocess, "Popen", sleep)
+    monkeypatch.setattr(pace_child, "_END_SECONDS", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        execute(["x"], tmp_path / "log", interrupt)
+    assert made[0].returncode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a child with its parent on Linux only")

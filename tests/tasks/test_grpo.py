@@ -187,6 +187,17 @@ def test_the_policy_learns_what_succeeds(tmp_path: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in policy.state_dict().items())
 
 
+def test_only_chosen_weights_are_trained() -> None:
+    policy = small_policy()
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    fit(GRPOTraining(policy, lr=1e-2, train_only=["head"]), Batches([made_up_batch(["mixed"], policy=policy)]))
+    changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("head") for name in changed)
+    with pytest.raises(UserError, match="no weight of the policy begins with 'tail'; its parts are "):
+        GRPOTraining(policy, train_only=["head", "tail"])
+
+
 def test_the_reference_holds_the_policy_back_and_is_not_stored() -> None:
     batch, moved = made_up_batch(["mixed"]), []
     for coefficient in (1e-6, 10.0):

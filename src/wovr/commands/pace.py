@@ -23,7 +23,7 @@ from rich.table import Table
 
 from wovr.commands.pace_budget import Budget, count_budget, planned_episodes
 from wovr.commands.pace_child import Ended, Execute, command_line, execute, last_error
-from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder, only_chain
+from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder, check_chain, claim_folder, only_chain
 from wovr.commands.pace_stages import Stage, Surroundings, choose_stages, read_stages
 from wovr.commands.pace_view import RAN, ChainView, clock
 from wovr.errors import UserError
@@ -70,6 +70,7 @@ def pace(
     chosen = choose_stages(chain, from_stage, until)
     limit = read_budget(budget or {})
     given = Surroundings(out, suite, seed)
+    check_chain(given)
     if dry_run:
         count = count_budget(chain, limit, finished_folders(chain, given))
         show_plan(chain, chosen, given, count)
@@ -77,6 +78,7 @@ def pace(
         return
     count_budget(chain, limit, finished_folders(chain, given)).check()
     with only_chain(out) as lock:
+        claim_folder(given)
         run_stages(chain, chosen, given, execute, [lock])
         from wovr.commands.pace_report import write_report  # imports what draws and reads videos
 

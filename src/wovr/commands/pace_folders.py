@@ -23,6 +23,9 @@ from wovr.runs import RunFolder, explain_os_error, file_sha256, fingerprint, rea
 RECORD_FILE = "stage.json"
 """Inputs, command, seconds and peak memory of a stage."""
 
+CHAIN_FILE = "chain.json"
+"""Suite and seed of a chain, in its folder."""
+
 RESULTS = (
     *("dataset.json", "keyframes.json", "keyframes.npz", "metrics.json"),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
@@ -141,6 +144,41 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def check_chain(given: Surroundings) -> None:
+    """Refuse a folder that holds the chain of another suite or seed: its stages would be emptied one by one.
+
+    Raises:
+        UserError: It does.
+    """
+    path = given.out / CHAIN_FILE
+    before = read_json(path) if path.exists() else None
+    if before is not None and before != _chain(given):
+        raise UserError(
+            f"{path}: this folder holds the chain of {_in_words(before)}, not of {_in_words(_chain(given))}",
+            "choose another --out, or remove the folder",
+        )
+
+
+def claim_folder(given: Surroundings) -> None:
+    """Note whose chain a folder holds.
+
+    Raises:
+        UserError: It holds another one, or cannot be written to.
+    """
+    check_chain(given)
+    write_json(given.out / CHAIN_FILE, _chain(given))
+
+
+def _chain(given: Surroundings) -> dict[str, Any]:
+    return {"suite": given.suite, "seed": given.seed}
+
+
+def _in_words(chain: Any) -> str:
+    return (
+        ", ".join(f"{key} {value}" for key, value in sorted(chain.items())) if isinstance(chain, dict) else str(chain)
+    )
+
+
 @contextmanager
 def only_chain(out: Path) -> Iterator[int]:
     """Keep a second chain out of a folder; one that was killed keeps nobody out once its stage is gone too.
@@ -154,7 +192,7 @@ def only_chain(out: Path) -> Iterator[int]:
     lock = out / ".pace.lock"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise explain_os_error(error, lock) from error
     try:

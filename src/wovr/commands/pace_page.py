@@ -20,6 +20,7 @@ th { border-bottom: 2px solid #999; } td.n, th.n { text-align: right; font-varia
 tr.strong td { font-weight: 600; } img, svg { max-width: 100%; } code { font-size: 12px; }
 .videos { display: flex; flex-wrap: wrap; gap: 14px; } figure { margin: 0; max-width: 520px; }
 figcaption { font-size: 12px; color: #555; max-width: 34em; } video { max-width: 100%; background: #eee; }
+.chart { display: inline-block; width: 49%; min-width: 420px; }
 .missing { color: #a33; } .wide { overflow-x: auto; }
 """
 
@@ -166,7 +167,8 @@ def _block_html(block: Block) -> str:
         if block.name.endswith(".svg"):
             return f"<div>{block.data.decode()}{caption}</div>"
         data = base64.b64encode(block.data).decode()
-        return f"<div><img src='data:image/png;base64,{data}' alt='{html.escape(block.caption, True)}'>{caption}</div>"
+        picture = f"<img src='data:image/png;base64,{data}' alt='{html.escape(block.caption, True)}'>"
+        return f"<div class='chart'>{picture}{caption}</div>"
     figures = []
     for path, caption in block.items:
         try:

@@ -187,7 +187,7 @@ def _quality(values: Mapping[str, Any]) -> list[Block]:
     notes = list(dict.fromkeys(f"{entry['title']}: {note}" for entry in entries for note in entry["notes"]))
     return [
         Grid(("score", "frames", *(f"frame {horizon} " for horizon in horizons)), rows),
-        Paragraph(f"Imagined under the actions of held-out episodes ({episodes}) and held against them."),
+        Paragraph(f"Imagined under the actions of real episodes ({episodes}) and held against their frames."),
         *(Paragraph(note) for note in notes),
     ]
 

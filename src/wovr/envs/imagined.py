@@ -105,6 +105,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         uncertainty_seeds: Imagine every chunk with so many other noises too, and report the standard deviation of the
             success probability over all of them.
         batch_size: Rows given to the world model at a time, where memory is short; 0 for all that run.
+        compile: Let torch.compile make faster code of the world model; takes a minute or so with the first chunks.
         stop_at_success: Whether success ends an episode (an ablation of GRPO imagines on, to the horizon).
 
     Attributes:
@@ -126,6 +127,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         device: str = "auto",
         uncertainty_seeds: int = 0,
         batch_size: int = 0,
+        compile: bool = False,
         stop_at_success: bool = True,
     ) -> None:
         checks = (("num_envs", num_envs, 1), ("uncertainty_seeds", uncertainty_seeds, 0), ("batch_size", batch_size, 0))
@@ -140,10 +142,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             raise UserError(f"device '{device}' cannot be used: {error}", "use cpu, cuda or auto") from error
         if isinstance(classifier, nn.Module):
             classifier.to(world_model.neutral.device).eval()
-        self.imagination = Imagination(world_model, sigmas, precision)
-        self.classifier = classifier
-        self.starts = starts
-        self.num_envs = num_envs
+        self.imagination = Imagination(world_model, sigmas, precision, compile)
+        self.classifier, self.starts, self.num_envs = classifier, starts, num_envs
         self.uncertainty_seeds = uncertainty_seeds
         self.batch_size, self.stop_at_success = batch_size, stop_at_success
         self.fps = starts.fps

@@ -60,12 +60,17 @@ class Imagination:
         model: The world model; its device is where everything happens. Put into evaluation mode.
         sigmas: Noise levels at which the sampler asks the network, falling from 1; None for the model's own.
         precision: `fp32`, or `bf16` for matrix products in bfloat16 (autocast).
+        compile: Let torch.compile make faster code of the model, in place, when it is first used.
     """
 
-    def __init__(self, model: WorldModel, sigmas: Sequence[float] | None = None, precision: str = "fp32") -> None:
+    def __init__(
+        self, model: WorldModel, sigmas: Sequence[float] | None = None, precision: str = "fp32", compile: bool = False
+    ) -> None:
         if precision not in ("fp32", "bf16"):
             raise UserError(f"precision is {precision}", "give fp32 or bf16")
         self.model = model.eval()
+        if compile:
+            model.compile_parts(self.device)
         self.sigmas = sigmas
         self.precision = precision
         self._state: ImaginationState | None = None

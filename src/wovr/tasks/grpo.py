@@ -127,9 +127,7 @@ class GRPOTraining(TrainingModule):
         self.automatic_optimization = False
         _check_ranges(locals())
         self.policy = policy
-        if train_only is not None:
-            for name, parameter in policy.named_parameters():
-                parameter.requires_grad_(name.startswith(tuple(train_only)))
+        policy.train_only([""] if train_only is None else train_only)
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient

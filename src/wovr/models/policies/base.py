@@ -145,6 +145,20 @@ class Policy(Network, ABC):
         self.bins = bins
         self.tokenizer = ActionTokenizer(bins)
 
+    def train_only(self, prefixes: Sequence[str]) -> None:
+        """Freeze all weights but those whose names begin with one of `prefixes`.
+
+        Raises:
+            UserError: No weight's name begins so.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        for prefix in prefixes:
+            if not any(name.startswith(prefix) for name in names):
+                parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+                raise UserError(f"train_only: no weight of the policy begins with '{prefix}'", f"its parts are {parts}")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(tuple(prefixes)))
+
     @abstractmethod
     def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
         """Unnormalised log-probabilities of every token.
