@@ -100,7 +100,7 @@ def test_a_wrong_command_would_be_noticed(capsys: pytest.CaptureFixture[str]) ->
 
 def test_readme_and_makefile_name_the_same_demo() -> None:
     demo = [command for command in commands(MAKEFILE) if "runs/demo" in command]
-    assert len(demo) == 3
+    assert len(demo) == 1
     assert [command for command in commands(README) if "runs/demo" in command] == demo
 
 
