@@ -187,15 +187,20 @@ def test_the_policy_learns_what_succeeds(tmp_path: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in policy.state_dict().items())
 
 
-def test_only_chosen_weights_are_trained() -> None:
-    policy = small_policy()
-    before = {name: value.clone() for name, value in policy.state_dict().items()}
-    fit(GRPOTraining(policy, lr=1e-2, train_only=["head"]), Batches([made_up_batch(["mixed"], policy=policy)]))
-    changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed
-    assert all(name.startswith("head") for name in changed)
+def test_parts_of_the_policy_have_learning_rates_of_their_own() -> None:
+    moved = {}
+    for rate in (0.0, 1e-2):
+        policy = small_policy()
+        before = {name: value.clone() for name, value in policy.state_dict().items()}
+        fit(GRPOTraining(policy, lr=1e-4, part_lr={"head": rate}), Batches([made_up_batch(["mixed"], policy=policy)]))
+        change = {name: float((value - before[name]).abs().max()) for name, value in policy.state_dict().items()}
+        of_head = max(value for name, value in change.items() if name.startswith("head"))
+        moved[rate] = of_head, max(value for name, value in change.items() if not name.startswith("head"))
+    assert moved[0.0][0] == 0
+    assert 0 < moved[0.0][1] < 1e-3 < moved[1e-2][0]
+    task = GRPOTraining(small_policy(), part_lr={"tail": 1e-3})
     with pytest.raises(UserError, match="no weight of the policy begins with 'tail'; its parts are "):
-        GRPOTraining(policy, train_only=["head", "tail"])
+        task.configure_optimizers()
 
 
 def test_the_reference_holds_the_policy_back_and_is_not_stored() -> None:

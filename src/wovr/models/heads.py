@@ -12,7 +12,7 @@ COPY_BIAS = 3.0
 
 
 class CopyHead(nn.Module):
-    """Blends a generated colour, the last memory frame and the reference frame, pixel by pixel. It has no weights.
+    """Blends a generated colour, the last memory frame and the reference frame, pixel by pixel.
 
     Most of a picture stands still: what is copied need not be generated, and does not blur. An answer of 0 is (nearly)
     the last memory frame.
@@ -20,30 +20,42 @@ class CopyHead(nn.Module):
     Args:
         autoencoder: Says how channels are laid out: (4, p, p, 3) for frame, row, column, colour.
         reference: Blend the reference frame in too.
+        hidden: Channels of the backbone's answer, from which a layer of the head's own makes colours and logits; null
+            where the answer is those. Linear in a token, a backbone draws blurred what moves by fractions of a patch.
 
     Attributes:
-        extra_channels: Channels of a backbone's answer beyond the colours: one logit for each pixel and source.
+        channels: Channels that the backbone has to answer with.
     """
 
-    def __init__(self, autoencoder: PatchAutoencoder, reference: bool) -> None:
+    def __init__(self, autoencoder: PatchAutoencoder, reference: bool, hidden: int | None = None) -> None:
         super().__init__()
         self.channel_shape = autoencoder.channel_shape
         self.reference = reference
         frames, rows, columns, _ = self.channel_shape
-        self.extra_channels = (2 if reference else 1) * frames * rows * columns
+        self.logits = (2 if reference else 1) * frames * rows * columns
+        needed = autoencoder.latent_channels + self.logits
+        self.channels = needed if hidden is None else hidden
+        # Not zero, where the backbone's last layer is: one of the two has to let the gradient through.
+        self.layer = None if hidden is None else nn.Linear(hidden, needed)
+        if self.layer is not None:
+            nn.init.normal_(self.layer.weight, std=0.02)
+            nn.init.zeros_(self.layer.bias)
 
     def forward(self, answer: Tensor, reference: Tensor, last: Tensor) -> Tensor:
         """Blend.
 
         Args:
-            answer: (B, C + extra_channels, n, h, w) float: colours, logits of the last frame, logits of the reference.
+            answer: (B, channels, n, h, w) float: colours, logits of the last frame, logits of the reference; or what
+                they are made from.
             reference: (B, C, h, w) float, latent of the reference frame; not looked at by a head without it.
             last: (B, C, h, w) float, latent frame whose last frame is copied.
 
         Returns:
             (B, C, n, h, w) float32.
         """
-        colours, logits = torch.split(answer.float(), [last.shape[1], self.extra_channels], dim=1)
+        if self.layer is not None:
+            answer = self.layer(nn.functional.silu(answer).movedim(1, -1)).movedim(-1, 1)
+        colours, logits = torch.split(answer.float(), [last.shape[1], self.logits], dim=1)
         generated = torch.unflatten(colours, 1, self.channel_shape)  # (B, 4, p, p, 3, n, h, w)
         logits = torch.unflatten(logits, 1, (-1, *self.channel_shape[:3], 1))  # (B, sources, 4, p, p, 1, n, h, w)
         logits = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, :1] + COPY_BIAS, logits[:, 1:]], dim=1)

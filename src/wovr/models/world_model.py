@@ -39,6 +39,7 @@ class WorldModel(Network):
         prediction: What the backbone answers: `velocity` (noise - data) or `data` (the clean latents).
         head: `linear`: the answer as it is; `copy`: a blend, pixel by pixel, of generated colour, last memory frame and
             reference frame (only with prediction `data` and PatchAutoencoder).
+        head_hidden: With head `copy`, channels of the answer that a further layer blends from; null for none.
         chunk: Actions of a chunk, K; a multiple of 4.
         memory: Frames of memory, M: 1 to 4, or a multiple of 4. With fewer than 4 the earliest is repeated.
         reference: Show the reference frame; false is an ablation.
@@ -71,6 +72,7 @@ class WorldModel(Network):
         backbone: Backbone,
         prediction: Literal["velocity", "data"] = "velocity",
         head: Literal["linear", "copy"] = "linear",
+        head_hidden: int | None = None,
         chunk: int = CHUNK,
         memory: int = 4,
         reference: bool = True,
@@ -87,14 +89,12 @@ class WorldModel(Network):
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
         self.prediction = prediction
-        self.chunk = chunk
-        self.memory = memory
+        self.chunk, self.memory = chunk, memory
         self.reference = reference
         self.context = context
         self.reference_gap = reference_gap
         low_high = [noisy_context] * 2 if isinstance(noisy_context, int | float) else list(noisy_context)
-        self.told = told
-        self.shift = shift
+        self.told, self.shift = told, shift
         self.sigmas = flow.sampling_sigmas(5, shift) if sigmas is None else list(sigmas)
         self.history = history
         neutral = [0.0] * (backbone.action_dim - 1) + [-1.0] if neutral_action is None else neutral_action
@@ -102,7 +102,7 @@ class WorldModel(Network):
         self.memory_latents = -(-memory // FRAMES_PER_LATENT)
         self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
         self._check_numbers(low_high, neutral)
-        self.copy_head = self._copy_head() if head == "copy" else None
+        self.copy_head = self._copy_head(head_hidden) if head == "copy" else None
         self._check_backbone()
         self.noisy_context = low_high[0], low_high[1]
         self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
@@ -372,13 +372,13 @@ class WorldModel(Network):
                 "give as many numbers as the backbone's action_dim",
             )
 
-    def _copy_head(self) -> CopyHead:
+    def _copy_head(self, hidden: int | None) -> CopyHead:
         if self.prediction != "data" or not isinstance(self.autoencoder, PatchAutoencoder):
             raise UserError(
                 f"head copy with prediction {self.prediction} and {type(self.autoencoder).__name__}",
                 "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
             )
-        return CopyHead(self.autoencoder, self.reference)
+        return CopyHead(self.autoencoder, self.reference, hidden)
 
     def _check_backbone(self) -> None:
         channels = self.autoencoder.latent_channels
@@ -387,7 +387,7 @@ class WorldModel(Network):
         more = channels_beside(channels, shown, self.memory_slots, self.action_dim) if as_channels else 0
         needed = {
             "in_channels": channels + more,
-            "out_channels": channels + (0 if self.copy_head is None else self.copy_head.extra_channels),
+            "out_channels": channels if self.copy_head is None else self.copy_head.channels,
             "latent_frames": self.new_latents + (0 if as_channels else shown),
         }
         for name, number in needed.items():

@@ -33,6 +33,8 @@ from wovr.models.policies.base import Policy
 from wovr.tasks.base import TrainingModule, warmup_cosine
 from wovr.types import Observation
 
+Sums = dict[str, float]
+
 
 @dataclass
 class Update:
@@ -97,7 +99,7 @@ class GRPOTraining(TrainingModule):
         epochs: Passes over the rollouts of an update.
         minibatches: Optimiser steps a pass; a minibatch is made of whole rollouts.
         micro_batch: Chunks computed at a time, which is a matter of memory only.
-        train_only: Weights whose names begin with one of these are trained, the rest stay; null for all.
+        part_lr: Other learning rates for weights whose names begin so, e.g. {head: 0.006}; 0 freezes them.
     """
 
     def __init__(
@@ -121,18 +123,17 @@ class GRPOTraining(TrainingModule):
         epochs: int = 1,
         minibatches: int = 4,
         micro_batch: int = 256,
-        train_only: list[str] | None = None,
+        part_lr: dict[str, float] | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction=1.0)
         self.automatic_optimization = False
         _check_ranges(locals())
         self.policy = policy
-        policy.train_only([""] if train_only is None else train_only)
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
         self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
-        self.success_filter = success_filter
+        self.success_filter, self.part_lr = success_filter, part_lr or {}
         self.kl_coefficient, self.entropy_coefficient = kl_coefficient, entropy_coefficient
         self.epochs, self.minibatches, self.micro_batch = epochs, minibatches, micro_batch
         # In a tuple, so that it is no submodule: it is neither trained nor stored, the starting checkpoint holds it.
@@ -150,8 +151,9 @@ class GRPOTraining(TrainingModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; the warm-up is in the steps themselves."""
-        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
+        parts = self.policy.split_weights(list(self.part_lr))
+        groups = [{"params": weights, "lr": self.part_lr.get(prefix, self.lr)} for prefix, weights in parts.items()]
+        return torch.optim.AdamW(groups, lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the rollouts on the host: micro-batches go to the device one by one."""
@@ -321,7 +323,9 @@ class GRPOTraining(TrainingModule):
                 "the last checkpoint is from before; lower model.lr or raise model.minibatches",
             )
         for group in optimizer.param_groups:
-            group["lr"] = self.lr * warmup_cosine(self.global_step, self.warmup_steps, math.inf, 1.0)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * warmup_cosine(
+                self.global_step, self.warmup_steps, math.inf, 1.0
+            )
         optimizer.step()
         return float(norm)
 
@@ -347,14 +351,7 @@ class GRPOTraining(TrainingModule):
     def _tensor(self, arrays: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self.device)
 
-    def _report(
-        self,
-        batch: RolloutBatch,
-        totals: dict[str, float],
-        sums: dict[str, float],
-        norms: Sequence[float],
-        seconds: float,
-    ) -> None:
+    def _report(self, batch: RolloutBatch, totals: Sums, sums: Sums, norms: Sequence[float], seconds: float) -> None:
         """Log the update; `metrics` keeps it for callbacks."""
         world = "real" if batch.real else "imagined"
         weight = max(sums["weight"], 1e-12)

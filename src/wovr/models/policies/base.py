@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wovr.errors import UserError
 from wovr.models.checkpoint import Network
@@ -145,19 +145,21 @@ class Policy(Network, ABC):
         self.bins = bins
         self.tokenizer = ActionTokenizer(bins)
 
-    def train_only(self, prefixes: Sequence[str]) -> None:
-        """Freeze all weights but those whose names begin with one of `prefixes`.
+    def split_weights(self, prefixes: Sequence[str]) -> dict[str, list[nn.Parameter]]:
+        """The weights by the first of `prefixes` that their names begin with; those of none under the empty one.
 
         Raises:
-            UserError: No weight's name begins so.
+            UserError: No weight's name begins with one of them.
         """
+        found: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in (*prefixes, "")}
         names = [name for name, _ in self.named_parameters()]
-        for prefix in prefixes:
-            if not any(name.startswith(prefix) for name in names):
-                parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-                raise UserError(f"train_only: no weight of the policy begins with '{prefix}'", f"its parts are {parts}")
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(prefixes)))
+            found[next(prefix for prefix in found if name.startswith(prefix))].append(parameter)
+        for prefix in prefixes:
+            if not found[prefix]:
+                parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+                raise UserError(f"part_lr: no weight of the policy begins with '{prefix}'", f"its parts are {parts}")
+        return found
 
     @abstractmethod
     def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
