@@ -8,10 +8,12 @@ frames only, because nobody looks at the answer for the context.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformer3DModel, WanTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -56,7 +58,7 @@ class WanBlock(WanTransformerBlock):
         x = (x.float() + attended.view(x.shape) * gate).to(x.dtype)
         if tokens is not None:
             x = x + attend(self.attn2, self.norm2(x).flatten(1, 2), tokens).view(x.shape)
-        fed = self.ffn(_modulate(x, scale_ffn, shift_ffn, self.norm3.eps).to(x.dtype))
+        fed = feed_forward(self.ffn, _modulate(x, scale_ffn, shift_ffn, self.norm3.eps).to(x.dtype))
         return (x.float() + fed.float() * gate_ffn).to(x.dtype)
 
 
@@ -263,6 +265,19 @@ def attend(
     query, key = query.to(value.dtype).transpose(1, 2), key.to(value.dtype).transpose(1, 2)  # (B, heads, ..., d)
     attended = dot_product_attention(query, key, value.transpose(1, 2))
     return attention.to_out[0](attended.transpose(1, 2).flatten(2))  # (B, Q, D)
+
+
+def feed_forward(layers: FeedForward, x: Tensor) -> Tensor:
+    """What diffusers' `FeedForward` does with the tanh form of GELU: (..., D) -> (..., D).
+
+    That form, x (1 + tanh u) / 2, is x sigmoid(2 u), which torch.compile makes three times faster code of for a CPU.
+    """
+    x = layers.net[0].proj(x)
+    if torch.compiler.is_compiling():
+        x = x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        x = F.gelu(x, approximate="tanh")
+    return layers.net[2](x)
 
 
 def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
