@@ -1,4 +1,4 @@
-"""`wovr data inspect|verify|keyframes DIR`: look into stored episodes, check every byte of them, find start states."""
+"""`wovr data inspect|verify|keyframes|imagine DIR`: look into episodes, check them, find start states, imagine them."""
 
 from __future__ import annotations
 
@@ -139,6 +139,54 @@ def keyframes(
     console.print(f"picture: {picture}", soft_wrap=True, highlight=False)
 
 
+def imagine(
+    folders: list[Path],
+    *,
+    world_model: Path,
+    out: Path,
+    sigmas: str | None = None,
+    precision: str = "bf16",
+    compile: bool = False,
+    device: str = "auto",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> None:
+    """Store episodes as a world model imagines them, with the success they really had, for `--data.imagined_folder`.
+
+    Args:
+        folders: Folders of real episodes, one or more.
+        world_model: Checkpoint of the world model.
+        out: Folder of the imagined episodes.
+        sigmas: Noise levels of the sampler, a comma list that falls from 1; null for the world model's own.
+        precision: fp32, or bf16 for matrix products in bfloat16.
+        compile: Let torch.compile make faster code of the world model.
+        device: auto (the first CUDA device if there is one, else the CPU), cpu, cuda, ...
+        batch_size: Rollouts side by side; as many go to a shard.
+        seed: Of the noise.
+    """
+    from wovr.commands.imagined_episodes import imagine_episodes
+
+    try:
+        levels = None if sigmas is None else [float(word) for word in sigmas.split(",")]
+    except ValueError as error:
+        raise UserError(f"--sigmas is '{sigmas}'", "give numbers separated by commas") from error
+    total = sum(read_dataset(folder)["episodes"] for folder in folders)
+    with _progress("imagine", total) as advance:
+        said = imagine_episodes(
+            folders,
+            out,
+            world_model,
+            sigmas=levels,
+            precision=precision,
+            compile=compile,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+            progress=advance,
+        )
+    print(f"{out}: {said}, imagined")
+
+
 def _two_numbers(lead: str) -> tuple[int, int]:
     try:
         low, high = (int(word) for word in lead.split(","))
@@ -166,8 +214,8 @@ def _kinds_by_task(finding: Finding) -> Table:
 
 
 @contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error where that is a terminal; gives what advances it by one episode."""
+def _progress(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar on standard error where that is a terminal; gives what advances it by one episode, or some."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -178,7 +226,7 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=total)
-        yield lambda: progress.advance(bar)
+        yield lambda count=1: progress.advance(bar, count)
 
 
 def _gather_folders(args: Sequence[str]) -> list[str]:
@@ -189,6 +237,7 @@ def _gather_folders(args: Sequence[str]) -> list[str]:
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr data ARGS`."""
-    if args and args[0] == "keyframes":
+    if args and args[0] in ("keyframes", "imagine"):
         args = _gather_folders(args)
-    call({"inspect": inspect, "verify": verify, "keyframes": keyframes}, args, "data", __doc__, as_positional=True)
+    verbs = {"inspect": inspect, "verify": verify, "keyframes": keyframes, "imagine": imagine}
+    call(verbs, args, "data", __doc__, as_positional=True)
