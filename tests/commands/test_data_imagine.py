@@ -1,0 +1,103 @@
+"""`wovr data imagine`, through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.commands.point_world import write_checkpoint
+from tests.data.synthetic import make_episode
+from tests.models.tiny_world import tiny_world
+from wovr.cli import main
+from wovr.data.reader import EpisodeStore
+from wovr.data.shards import finish_dataset, write_shard
+from wovr.models.imagination import Imagination
+
+LENGTHS = (12, 30, 17, 9, 2)
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    episodes = [
+        make_episode(seed, num_frames=length, size=(16, 16), action_dim=3) for seed, length in enumerate(LENGTHS)
+    ]
+    write_shard(tmp_path / "real" / "real-000000.tar", episodes, lossless=True)
+    finish_dataset(tmp_path / "real")
+    return tmp_path / "real"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "world.ckpt", tiny_world())
+
+
+def words(real: Path, world: Path, out: Path) -> list[str]:
+    return [
+        "data", "imagine", str(real), "--world_model", str(world), "--out", str(out), "--batch_size", "3",
+        "--precision", "fp32", "--sigmas", "1,0.5",
+    ]  # fmt: skip
+
+
+def test_frames_are_imagined_and_all_else_is_real(real: Path, world: Path, tmp_path: Path) -> None:
+    assert main(words(real, world, tmp_path / "out")) == 0
+    stored, imagined = EpisodeStore(real), EpisodeStore(tmp_path / "out")
+    assert len(imagined) == len(LENGTHS)
+    by_key = {imagined.entries[i].key: imagined.read(i) for i in range(len(imagined))}
+    for index in range(len(stored)):
+        truth = stored.read(index)
+        episode = by_key[truth.key]
+        assert np.array_equal(episode.actions, truth.actions)
+        assert np.array_equal(episode.success, truth.success)
+        assert episode.meta.instruction == truth.meta.instruction
+        assert episode.meta.source.startswith("imagined by ")
+        assert episode.sim_state is None
+        assert len(episode.frames) == len(truth.frames)
+        # The same, imagined alone, chunk after chunk (video encoding moves colours a little).
+        imagination = Imagination(tiny_world(), [1.0, 0.5])
+        imagination.start(truth.frames[:1], seeds=[index])
+        frames = [truth.frames[:1]]
+        for first in range(0, len(truth.actions), 8):
+            actions = np.zeros((1, 8, 3), np.float32)
+            given = truth.actions[first : first + 8]
+            actions[0, : len(given)] = given
+            frames.append(imagination.step(actions)[0, : len(given)].numpy())
+        expected = np.concatenate(frames).astype(float)
+        assert np.abs(episode.frames - expected).mean() < 12
+
+
+def test_an_interrupted_call_goes_on(real: Path, world: Path, tmp_path: Path) -> None:
+    assert main(words(real, world, tmp_path / "whole")) == 0
+    assert main(words(real, world, tmp_path / "cut")) == 0
+    (tmp_path / "cut" / "DONE").unlink()
+    (tmp_path / "cut" / "dataset.json").unlink()
+    (tmp_path / "cut" / "imagined-000001.tar").unlink()
+    assert main(words(real, world, tmp_path / "cut")) == 0
+    one, other = (json.loads((tmp_path / name / "dataset.json").read_text())["shards"] for name in ("whole", "cut"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--sigmas", "1,x"], "--sigmas is '1,x'; give numbers separated by commas"),
+        (["--batch_size", "0"], "--batch_size is 0; give 1 or more"),
+        (["--seed", "5"], "this folder was begun with other inputs: seed was 0 and is 5"),
+    ],
+)
+def test_bad_input_is_one_line(
+    real: Path, world: Path, tmp_path: Path, flags: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(real, world, tmp_path / "out")) == 0
+    assert main([*words(real, world, tmp_path / "out"), *flags]) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_world_model_of_another_robot(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    other = write_checkpoint(tmp_path / "other.ckpt", tiny_world(backbone={"action_dim": 5}))
+    assert main(words(real, other, tmp_path / "out")) == 2
+    assert "its actions have 5 numbers, those of the episodes 3" in capsys.readouterr().err
