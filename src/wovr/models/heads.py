@@ -54,7 +54,8 @@ class CopyHead(nn.Module):
             (B, C, n, h, w) float32.
         """
         if self.layer is not None:
-            answer = self.layer(nn.functional.silu(answer).movedim(1, -1)).movedim(-1, 1)
+            # Contiguous: a product with a strided matrix is broken up into many small ones on a CPU.
+            answer = self.layer(nn.functional.silu(answer).movedim(1, -1).contiguous()).movedim(-1, 1)
         colours, logits = torch.split(answer.float(), [last.shape[1], self.logits], dim=1)
         generated = torch.unflatten(colours, 1, self.channel_shape)  # (B, 4, p, p, 3, n, h, w)
         logits = torch.unflatten(logits, 1, (-1, *self.channel_shape[:3], 1))  # (B, sources, 4, p, p, 1, n, h, w)
