@@ -239,5 +239,10 @@ def main(args: Sequence[str]) -> None:
     """Run `wovr data ARGS`."""
     if args and args[0] in ("keyframes", "imagine"):
         args = _gather_folders(args)
-    verbs = {"inspect": inspect, "verify": verify, "keyframes": keyframes, "imagine": imagine}
+    verbs: dict[str, Callable[..., None]] = {
+        "inspect": inspect,
+        "verify": verify,
+        "keyframes": keyframes,
+        "imagine": imagine,
+    }
     call(verbs, args, "data", __doc__, as_positional=True)

@@ -272,7 +272,7 @@ def feed_forward(layers: FeedForward, x: Tensor) -> Tensor:
 
     That form, x (1 + tanh u) / 2, is x sigmoid(2 u), which torch.compile makes three times faster code of for a CPU.
     """
-    x = layers.net[0].proj(x)
+    x = layers.net[0].proj(x)  # type: ignore[operator]
     if torch.compiler.is_compiling():
         x = x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     else:
