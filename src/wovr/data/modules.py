@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from wovr.data.episode_data import EpisodeData
 from wovr.data.loader import ResumableLoader
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
@@ -122,7 +121,7 @@ class DemonstrationSamples:
         )
 
 
-class DemonstrationData(LightningDataModule):
+class DemonstrationData(EpisodeData):
     """Demonstrations for behaviour cloning.
 
     Args:
@@ -155,46 +154,17 @@ class DemonstrationData(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.folders = [Path(folder)] if isinstance(folder, str) else [Path(name) for name in folder]
-        self.batch_size = batch_size
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
         self.per_task = per_task
         self.only_success = only_success
         self.keep_past_success = keep_past_success
         self.suites = [word.strip() for word in suites.split(",") if word.strip()]
         self.tasks = _task_indices(tasks)
-        self.val_fraction = val_fraction
         self.chunk = chunk
-        self.cache_mb = cache_mb
-        self.num_workers = num_workers
-        self.seed = seed
-        if not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction is {val_fraction}", "give a number in [0, 1)")
         if batch_size < 1 or (per_task is not None and per_task < 1):
             raise UserError(f"data.batch_size is {batch_size}, data.per_task {per_task}", "give numbers above 0")
-        self._store: EpisodeStore | None = None
         self._train: DemonstrationSamples | None = None
         self._val: DemonstrationSamples | None = None
-
-    @property
-    def store(self) -> EpisodeStore:
-        """The episodes; opened at the first use.
-
-        Raises:
-            UserError: A folder is missing or broken.
-        """
-        if self._store is None:
-            self._store = EpisodeStore(*self.folders)
-        return self._store
-
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: primitives only."""
-        return {
-            "fingerprint": self.store.fingerprint,
-            "action_dim": self.store.action_dim,
-            "action_statistics": self.store.action_statistics.to_json(),
-            "image_size": list(self.store.image_size),
-        }
 
     def setup(self, stage: str) -> None:
         """Choose the demonstrations and decode them, once.
@@ -257,17 +227,7 @@ class DemonstrationData(LightningDataModule):
         return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache_mb)
 
     def _loader(self, samples: DemonstrationSamples, shuffle: bool) -> ResumableLoader:
-        trainer = self.trainer
-        return ResumableLoader(
-            samples,
-            self.batch_size,
-            self.seed,
-            shuffle,
-            self.num_workers,
-            rank=trainer.global_rank if trainer is not None else 0,
-            ranks=trainer.world_size if trainer is not None else 1,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return self.make_loader(samples, shuffle=shuffle, pin_memory=torch.cuda.is_available())
 
 
 def _task_indices(tasks: str) -> set[int]:

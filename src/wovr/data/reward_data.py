@@ -6,7 +6,6 @@ autoencoder or the world model.
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 
+from wovr.data.episode_data import EpisodeData, as_paths
 from wovr.data.loader import ResumableLoader
 from wovr.data.reader import EpisodeStore
 from wovr.data.reward_windows import (
@@ -34,7 +33,7 @@ from wovr.models.autoencoders.loading import autoencoder_fingerprint, load_autoe
 from wovr.runs import fingerprint
 
 
-class RewardData(LightningDataModule):
+class RewardData(EpisodeData):
     """Windows for training a success classifier, and whole episodes for validating it.
 
     Args:
@@ -78,39 +77,21 @@ class RewardData(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.folders = _paths(folder)
-        self.batch_size = batch_size
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
         self.window = window
         self.positive_share = positive_share
         self.hard_share = hard_share
         self.near = near
-        self.imagined_folders = [] if imagined_folder is None else _paths(imagined_folder)
+        self.imagined_folders = [] if imagined_folder is None else as_paths(imagined_folder)
         self.imagined_share = imagined_share
         self.autoencoder = None if autoencoder is None else Path(autoencoder)
         self.autoencoder_share = autoencoder_share
         self.skip_short = skip_short
-        self.val_fraction = val_fraction
-        self.cache_mb = cache_mb
-        self.num_workers = num_workers
-        self.seed = seed
         self._check_options()
-        self._store: EpisodeStore | None = None
         self._imagined: EpisodeStore | None = None
         self._windows: RewardWindows | None = None
         self._order: BalancedOrder | None = None
         self._val: RewardEpisodes | None = None
-
-    @property
-    def store(self) -> EpisodeStore:
-        """The real episodes; opened at the first use.
-
-        Raises:
-            UserError: A folder is missing or broken, or folders differ in image size or action dimensions.
-        """
-        if self._store is None:
-            self._store = EpisodeStore(*self.folders)
-        return self._store
 
     @property
     def imagined(self) -> EpisodeStore | None:
@@ -207,32 +188,14 @@ class RewardData(LightningDataModule):
         for index in self._long_enough():
             entry = self.store.entries[index]
             found[entry.shard.parent, entry.meta.suite, entry.meta.task].append(index)
-        train: list[int] = []
-        val: list[int] = []
-        # By key, and folders in the order they were given: the choice does not depend on where they lie.
-        for (_, suite, task), episodes in sorted(found.items(), key=lambda item: min(item[1])):
-            ordered = sorted(episodes, key=lambda index: self.store.entries[index].key)
-            random = np.random.default_rng([self.seed, zlib.crc32(f"{suite}/{task}".encode())])
-            shuffled = [ordered[i] for i in random.permutation(len(ordered))]
-            num_val = int(self.val_fraction * len(shuffled))
-            val += shuffled[:num_val]
-            train += shuffled[num_val:]
-        return train, val
+        # Folders in the order they were given: the choice does not depend on where they lie.
+        in_order = sorted(found.items(), key=lambda item: min(item[1]))
+        return self.hold_out((suite, task, episodes) for (_, suite, task), episodes in in_order)
 
     def train_dataloader(self) -> ResumableLoader:
         """Balanced batches of the training windows."""
         assert self._windows is not None, "setup() comes first"
-        trainer = self.trainer
-        return ResumableLoader(
-            self._windows,
-            self.batch_size,
-            self.seed,
-            shuffle=True,
-            num_workers=self.num_workers,
-            rank=trainer.global_rank if trainer is not None else 0,
-            ranks=trainer.world_size if trainer is not None else 1,
-            order=self._order,
-        )
+        return self.make_loader(self._windows, shuffle=True, order=self._order)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """The validation episodes one after the other, all of them on every rank; nothing when there are none."""
@@ -267,7 +230,7 @@ class RewardData(LightningDataModule):
             )
 
     def _check_options(self) -> None:
-        for name in ("positive_share", "hard_share", "imagined_share", "autoencoder_share", "val_fraction"):
+        for name in ("positive_share", "hard_share", "imagined_share", "autoencoder_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}", "give a number in [0, 1)")
         for name, least in (("batch_size", 1), ("window", 1), ("near", 0)):
@@ -293,7 +256,3 @@ class RewardData(LightningDataModule):
                     f"{of_share} is {share}, and data.{name} is {'given' if there else 'not given'}",
                     f"give both data.{name} and {of_share}, or neither",
                 )
-
-
-def _paths(folder: str | list[str]) -> list[Path]:
-    return [Path(folder)] if isinstance(folder, str) else [Path(name) for name in folder]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from wovr.data.episode_data import EpisodeData
 from wovr.data.loader import ResumableLoader
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
@@ -92,7 +91,7 @@ class SequenceSamples:
         )
 
 
-class SequenceData(LightningDataModule):
+class SequenceData(EpisodeData):
     """Runs of successive frames, some episodes kept for validation.
 
     Args:
@@ -118,41 +117,12 @@ class SequenceData(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction is {val_fraction}", "give a number in [0, 1)")
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
         if batch_size < 1 or length < 1:
             raise UserError(f"data.batch_size is {batch_size}, data.length {length}", "give numbers above 0")
-        self.folders = [Path(folder)] if isinstance(folder, str) else [Path(name) for name in folder]
         self.length = length
-        self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.cache_mb = cache_mb
-        self.num_workers = num_workers
-        self.seed = seed
-        self._store: EpisodeStore | None = None
         self._train: SequenceSamples | None = None
         self._val: SequenceSamples | None = None
-
-    @property
-    def store(self) -> EpisodeStore:
-        """The episodes; opened at the first use.
-
-        Raises:
-            UserError: A folder is missing or broken.
-        """
-        if self._store is None:
-            self._store = EpisodeStore(*self.folders)
-        return self._store
-
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: primitives only."""
-        return {
-            "fingerprint": self.store.fingerprint,
-            "action_dim": self.store.action_dim,
-            "action_statistics": self.store.action_statistics.to_json(),
-            "image_size": list(self.store.image_size),
-        }
 
     def setup(self, stage: str) -> None:
         """Split the episodes and decode them, once.
@@ -186,20 +156,8 @@ class SequenceData(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled batches of all runs of the training episodes."""
         assert self._train is not None, "setup() comes first"
-        return self._loader(self._train, shuffle=True)
+        return self.make_loader(self._train, shuffle=True)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Batches of runs of the validation episodes, side by side and in order; nothing when there are none."""
-        return self._loader(self._val, shuffle=False) if self._val is not None and len(self._val) else []
-
-    def _loader(self, samples: SequenceSamples, shuffle: bool) -> ResumableLoader:
-        trainer = self.trainer
-        return ResumableLoader(
-            samples,
-            self.batch_size,
-            self.seed,
-            shuffle,
-            self.num_workers,
-            rank=trainer.global_rank if trainer is not None else 0,
-            ranks=trainer.world_size if trainer is not None else 1,
-        )
+        return self.make_loader(self._val, shuffle=False) if self._val is not None and len(self._val) else []

@@ -5,7 +5,6 @@ Every window of every episode comes up, from the one that starts at the first fr
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from wovr.data.episode_data import EpisodeData
 from wovr.data.latents import LatentCache
 from wovr.data.loader import ResumableLoader
 from wovr.data.reader import EpisodeStore
@@ -184,7 +183,7 @@ class MixedOrder:
         return random.permutation(np.concatenate(parts))
 
 
-class WorldModelData(LightningDataModule):
+class WorldModelData(EpisodeData):
     """Windows for training a world model.
 
     Args:
@@ -219,22 +218,15 @@ class WorldModelData(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.folders = [Path(folder)] if isinstance(folder, str) else [Path(name) for name in folder]
-        self.batch_size = batch_size
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
         self.mix = mix
         self.memory = memory
         self.chunk = chunk
         self.start_fraction = start_fraction
         self.skip_short = skip_short
-        self.val_fraction = val_fraction
         self.val_windows = val_windows
-        self.cache_mb = cache_mb
-        self.num_workers = num_workers
-        self.seed = seed
-        for name in ("val_fraction", "start_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"data.{name} is {getattr(self, name)}", "give a number in [0, 1)")
+        if not 0 <= start_fraction < 1:
+            raise UserError(f"data.start_fraction is {start_fraction}", "give a number in [0, 1)")
         for name in ("batch_size", "memory", "chunk", "val_windows"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}", "give a number above 0")
@@ -244,32 +236,14 @@ class WorldModelData(LightningDataModule):
             raise UserError(
                 f"data.mix is {mix} for {len(self.folders)} folders", "give one share a folder, none below 0"
             )
-        self._store: EpisodeStore | None = None
         self._train: WorldModelWindows | None = None
         self._val: WorldModelWindows | None = None
         self._order: MixedOrder | None = None
 
-    @property
-    def store(self) -> EpisodeStore:
-        """The episodes; opened at the first use.
-
-        Raises:
-            UserError: A folder is missing or broken, or folders differ in image size or action dimensions.
-        """
-        if self._store is None:
-            self._store = EpisodeStore(*self.folders)
-        return self._store
-
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: primitives only. `held_out` are the episodes never trained on."""
         _, val = self.split()
-        return {
-            "fingerprint": self.store.fingerprint,
-            "action_dim": self.store.action_dim,
-            "action_statistics": self.store.action_statistics.to_json(),
-            "image_size": list(self.store.image_size),
-            "held_out": [self.store.entries[index].key for index in val],
-        }
+        return {**super().record(), "held_out": [self.store.entries[index].key for index in val]}
 
     def setup(self, stage: str) -> None:
         """Divide the episodes and decode them, once.
@@ -311,22 +285,12 @@ class WorldModelData(LightningDataModule):
         for index in self._long_enough():
             meta = self.store.entries[index].meta
             found[self.folders.index(self._folder_of(index)), meta.suite, meta.task].append(index)
-        train: list[int] = []
-        val: list[int] = []
-        for (_, suite, task), episodes in sorted(found.items()):
-            # By key first: the choice does not depend on the order of the shards.
-            ordered = sorted(episodes, key=lambda index: self.store.entries[index].key)
-            random = np.random.default_rng([self.seed, zlib.crc32(f"{suite}/{task}".encode())])
-            shuffled = [ordered[i] for i in random.permutation(len(ordered))]
-            num_val = int(self.val_fraction * len(shuffled))
-            val += shuffled[:num_val]
-            train += shuffled[num_val:]
-        return train, val
+        return self.hold_out((suite, task, episodes) for (_, suite, task), episodes in sorted(found.items()))
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of the training episodes' windows in an order drawn from the seed."""
         assert self._train is not None, "setup() comes first"
-        return self._loader(self._train, self._order)
+        return self.make_loader(self._train, shuffle=True, order=self._order)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Batches of the validation episodes' windows, always the same; nothing when there are none."""
@@ -334,7 +298,7 @@ class WorldModelData(LightningDataModule):
             return []
         count = min(len(self._val), self.val_windows or len(self._val))
         spread = np.linspace(0, len(self._val) - 1, count).round().astype(np.int64)
-        return self._loader(_Chosen(self._val, spread), None)
+        return self.make_loader(_Chosen(self._val, spread), shuffle=False)
 
     def _long_enough(self) -> list[int]:
         entries = self.store.entries
@@ -351,19 +315,6 @@ class WorldModelData(LightningDataModule):
 
     def _folder_of(self, index: int) -> Path:
         return self.store.entries[index].shard.parent
-
-    def _loader(self, windows: WorldModelWindows | _Chosen, order: MixedOrder | None) -> ResumableLoader:
-        trainer = self.trainer
-        return ResumableLoader(
-            windows,
-            self.batch_size,
-            self.seed,
-            shuffle=order is not None,
-            num_workers=self.num_workers,
-            rank=trainer.global_rank if trainer is not None else 0,
-            ranks=trainer.world_size if trainer is not None else 1,
-            order=order,
-        )
 
 
 class _Chosen:
