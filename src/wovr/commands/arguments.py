@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, auto_cli
 
 from wovr.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def call(
@@ -37,3 +40,40 @@ def call(
         )
     except ArgumentError as error:
         raise UserError(str(error), f"see: wovr {verb} --help") from error
+
+
+def words(text: str) -> list[str]:
+    """The words of a comma list; none of an empty one."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(flag: str, text: str, kind: type) -> list[Any]:
+    """The numbers of a comma list.
+
+    Args:
+        flag: Name of the option, for messages.
+        text: The list.
+        kind: `int` or `float`.
+
+    Raises:
+        UserError: A word that is no such number.
+    """
+    try:
+        return [kind(word) for word in words(text)]
+    except ValueError as error:
+        raise UserError(f"--{flag} is '{text}'", "give numbers separated by commas") from error
+
+
+def choose_device(device: str) -> torch.device:
+    """The device behind `--device`. Torch is imported only here.
+
+    Raises:
+        UserError: There is none of that kind.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device is '{device}'", "give auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, and no such device is at hand", "give --device cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wovr.commands.arguments import call
+from wovr.commands.terminal import progress_bar
 from wovr.data.dataset import read_dataset
 from wovr.data.inspection import contact_sheet, describe, write_png
 from wovr.data.keyframe_rules import Finding, KeyframeRules, find_keyframes
@@ -223,8 +224,7 @@ def _progress(title: str, total: int) -> Iterator[Callable[..., None]]:
         TextColumn("episodes"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(*columns) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda count=1: progress.advance(bar, count)
 

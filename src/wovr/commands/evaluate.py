@@ -13,20 +13,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from wovr import __version__
 from wovr.commands.arguments import call
 from wovr.commands.success_rate import measure_success, success_table
+from wovr.commands.terminal import table_console
 from wovr.envs.rollout import policy_name
 from wovr.envs.workers import count_workers
 from wovr.errors import UserError
 from wovr.runs import RunFolder, read_json, write_json
 
 METRICS_FILE = "metrics.json"
-
-LOG_WIDTH = 140
-"""Columns of a table that does not go to a terminal."""
 
 
 @dataclass(frozen=True)
@@ -121,23 +119,22 @@ def evaluate(
         write_json(path, {"inputs": inputs} | {name: METRICS[name].measure(options) for name in names})
         run.finish()
         measured = read_json(path)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
+    console = table_console()
     for name in names:
         console.print(METRICS[name].table(measured[name]))
 
 
 def forget(out: Path) -> None:
-    """Remove what an earlier evaluation with other inputs has left in a folder: metrics and the videos they list."""
+    """Remove what an earlier evaluation with other inputs has left: metrics, and the plots and videos they list."""
     path = out / METRICS_FILE
     if not path.exists():
         return
     before = read_json(path)
     for values in before.values() if isinstance(before, dict) else ():
-        videos = values.get("videos") if isinstance(values, dict) else None
-        for name in videos if isinstance(videos, list) else ():  # that of the inputs is a number
-            (out / "videos" / Path(str(name)).name).unlink(missing_ok=True)
+        for kind in ("plots", "videos"):
+            names = values.get(kind) if isinstance(values, dict) else None
+            for name in names if isinstance(names, list) else ():  # that of the inputs is a number
+                (out / kind / Path(str(name)).name).unlink(missing_ok=True)
     path.unlink()
 
 

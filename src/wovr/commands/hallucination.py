@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from wovr import __version__
-from wovr.commands.evaluate import LOG_WIDTH, METRICS_FILE, forget
+from wovr.commands.arguments import numbers, words
+from wovr.commands.evaluate import METRICS_FILE, forget
 from wovr.commands.imagined_and_real import PairReport, check_replay, imagine_and_replay
+from wovr.commands.terminal import table_console
 from wovr.data.dataset import read_dataset
 from wovr.data.keyframes import LIST_FILE
 from wovr.data.start_states import StartStates
@@ -106,10 +108,10 @@ def evaluate_hallucination(
     for flag, value, least in bounds:
         if value < least:
             raise UserError(f"--{flag} is {value}", f"give {least} or more")
-    levels, indices = _numbers("sigmas", sigmas, float), _numbers("tasks", tasks, int)
-    folders = [Path(folder) for folder in _words(data)]
+    levels, indices = numbers("sigmas", sigmas, float), numbers("tasks", tasks, int)
+    folders = [Path(folder) for folder in words(data)]
     pool = StartStates(
-        folders, keyframes or None, keyframe_share, suites=_words(suite), tasks=indices, horizon=horizon or None
+        folders, keyframes or None, keyframe_share, suites=words(suite), tasks=indices, horizon=horizon or None
     )
     inputs = {
         "policy": policy_name(policy),
@@ -161,10 +163,7 @@ def evaluate_hallucination(
         print(f"{len(starts)} rollouts, {progress.seconds:.1f} s, {imagined.imagined_frames:,} frames imagined")
         write_json(path, {"inputs": inputs, NAME: report.values()})
         run.finish()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    console.print(hallucination_table(read_json(path)[NAME]))
+    table_console().print(hallucination_table(read_json(path)[NAME]))
 
 
 def hallucination_table(values: Mapping[str, Any]) -> RenderableType:
@@ -215,14 +214,3 @@ def _collected_with(folders: list[Path]) -> dict[str, Any]:
     """The environment's arguments when the first folder's episodes were collected, as far as it says."""
     collected = read_dataset(folders[0]).get("extra", {}).get("collect", {})
     return dict(collected.get("env_args") or {})
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(flag: str, text: str, kind: type) -> list[Any]:
-    try:
-        return [kind(word) for word in _words(text)]
-    except ValueError as error:
-        raise UserError(f"--{flag} is '{text}'", "give numbers separated by commas") from error

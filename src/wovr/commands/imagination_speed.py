@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
-from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from wovr.commands.evaluate import LOG_WIDTH
+from wovr.commands.arguments import choose_device
+from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 from wovr.functional.flow import sampling_sigmas
 from wovr.models.checkpoint import data_record, load_network
@@ -73,7 +73,7 @@ def bench_imagination(
     for word in precisions:
         if word not in _DTYPES:
             raise UserError(f"--precision is '{precision}'", "give fp32, bf16 or both")
-    place = _device(device)
+    place = choose_device(device)
     path = Path(world_model)
     model = make_world_model(path) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
     trained = None if path.suffix in (".yaml", ".yml") else data_record(path).get("image_size")
@@ -113,10 +113,7 @@ def bench_imagination(
                     f"{chunk.total('frames') / chunk.total('latents'):.2f}" if "latents" in chunk.encode else "-",
                 )
         table.add_section()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    console.print(table)
+    table_console().print(table)
 
 
 @dataclass(frozen=True)
@@ -271,11 +268,3 @@ def _counts(flag: str, text: str) -> list[int]:
     if min(found) < 1:
         raise UserError(f"--{flag} is '{text}'", "give numbers from 1 on")
     return found
-
-
-def _device(device: str) -> torch.device:
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device is '{device}'", "give auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, and no such device is at hand", "give --device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

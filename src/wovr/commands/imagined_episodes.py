@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wovr.commands.collect import check_folder, summary
+from wovr.commands.arguments import choose_device
+from wovr.commands.collect import INPUTS_FILE, check_folder, summary
 from wovr.data.dataset import read_dataset
 from wovr.data.reader import EpisodeStore
 from wovr.data.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
-from wovr.models.checkpoint import fingerprint_of, load_network
+from wovr.models.checkpoint import check_image_size, fingerprint_of, load_network
 from wovr.models.imagination import Imagination
 from wovr.models.world_model import WorldModel
 from wovr.runs import RunFolder, write_json
@@ -51,7 +52,7 @@ def imagine_episodes(
         sigmas: Noise levels of the sampler; None for the world model's own.
         precision: `fp32` or `bf16`.
         compile: Let torch.compile make faster code.
-        device: `auto` or a torch device.
+        device: `auto`, `cpu` or `cuda`.
         batch_size: Rollouts side by side, which is also the number of episodes of a shard.
         seed: Of the noise.
         progress: Told the episodes of every finished shard.
@@ -62,8 +63,6 @@ def imagine_episodes(
     Raises:
         UserError: A world model for other actions, or a folder that holds something else.
     """
-    import torch
-
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}", "give 1 or more")
     store = EpisodeStore(*folders)
@@ -73,7 +72,8 @@ def imagine_episodes(
             f"{world_model}: its actions have {model.action_dim} numbers, those of the episodes {store.action_dim}",
             "use a world model of the same robot",
         )
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    check_image_size(world_model, store.image_size, f"those of {folders[0]} have")
+    place = choose_device(device)
     fingerprint = fingerprint_of(model)
     inputs = {
         "episodes": [read_dataset(folder)["shards"] for folder in folders], "world_model": fingerprint, "seed": seed,
@@ -83,7 +83,7 @@ def imagine_episodes(
     run = RunFolder(out, inputs)
     check_folder(run)
     run.start()
-    write_json(out / "collect.json", inputs)
+    write_json(out / INPUTS_FILE, inputs)
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
     for index, first in enumerate(range(0, len(store), batch_size)):

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from wovr.commands.held_out import HeldOutBatch, HeldOutEpisodes
 from wovr.commands.quality_report import draw_charts, file_name, score_values, write_scalars, write_side_by_side
+from wovr.commands.terminal import progress_bar
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.metrics.action_following import ActionFollowing
@@ -241,6 +241,4 @@ def _with_first(reference: Tensor, frames: Tensor) -> Tensor:
 
 
 def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

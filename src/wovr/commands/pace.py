@@ -26,15 +26,13 @@ from wovr.commands.pace_child import Ended, Execute, command_line, execute, last
 from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder, check_chain, claim_folder, only_chain
 from wovr.commands.pace_stages import Stage, Surroundings, choose_stages, read_stages
 from wovr.commands.pace_view import RAN, ChainView, clock
+from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 
 LOG_FILE = "stage.log"
 """Output of a stage's command, in its folder."""
 
 _NOTE_SECONDS = 10.0  # between two notes of how long a stage has run
-
-LOG_WIDTH = 140
-"""Columns of a table that does not go to a terminal."""
 
 
 def pace(
@@ -203,9 +201,7 @@ def spent_seconds(record: Mapping[str, Any]) -> float:
 
 def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget) -> None:
     """Print stages with their states, then the commands, then the real episodes."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
+    console = table_console()
     folders = look(chain, given, Fingerprints())
     names = {stage.name for stage in chosen}
     table = Table("", "stage", "state", "needs", title=f"{given.out}, suite {given.suite}, seed {given.seed}")

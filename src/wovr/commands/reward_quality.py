@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from wovr import __version__
-from wovr.commands.evaluate import LOG_WIDTH, METRICS_FILE
+from wovr.commands.arguments import choose_device, words
+from wovr.commands.evaluate import METRICS_FILE
 from wovr.commands.line_chart import line_chart
-from wovr.commands.world_model_quality import choose_device
+from wovr.commands.terminal import table_console
 from wovr.data.inspection import write_png
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
@@ -28,7 +29,7 @@ from wovr.functional.classification import (
     precision_at_recall,
     score,
 )
-from wovr.models.checkpoint import data_record, network_fingerprint
+from wovr.models.checkpoint import check_image_size, data_record, network_fingerprint
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.runs import RunFolder, read_json, write_json
 
@@ -108,10 +109,7 @@ def evaluate_reward(
         values |= {"plots": _draw(measured, out / "plots"), "notes": _notes(Path(reward), stores)}
         write_json(path, {"inputs": inputs, "reward": values})
         run.finish()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    console.print(reward_table(read_json(path)["reward"]))
+    table_console().print(reward_table(read_json(path)["reward"]))
 
 
 def check_episodes(classifier: SuccessClassifier, store: EpisodeStore, path: Path) -> None:
@@ -129,13 +127,7 @@ def check_episodes(classifier: SuccessClassifier, store: EpisodeStore, path: Pat
         classifier.check_tasks([(entry.meta.suite, entry.meta.task) for entry in store.entries])
     except UserError as error:
         raise UserError(f"{path}: judging {', '.join(map(str, store.folders))}: {error}") from error
-    trained = data_record(path).get("image_size")
-    if trained is not None and list(trained) != list(store.image_size):
-        raise UserError(
-            f"{path}: was trained on pictures of {trained[0]} x {trained[1]}, those of {store.folders[0]} have "
-            f"{store.image_size[0]} x {store.image_size[1]}",
-            "give episodes with pictures of that size",
-        )
+    check_image_size(path, store.image_size, f"those of {store.folders[0]} have")
     for entry in store.entries:
         if entry.num_frames < classifier.window:
             raise UserError(
@@ -262,7 +254,7 @@ def _notes(path: Path, stores: Mapping[str, EpisodeStore]) -> list[str]:
 
 
 def _folders(name: str, text: str) -> list[Path]:
-    folders = [Path(word.strip()) for word in text.split(",") if word.strip()]
+    folders = [Path(word) for word in words(text)]
     if not folders:
         raise UserError(f"--{'data' if name == 'real' else name} is '{text}'", "give a folder with episodes")
     return folders

@@ -17,23 +17,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
 from wovr.callbacks.best import KeepBest, RealEvaluation
 from wovr.callbacks.offload import CollocatedPlacement
-from wovr.callbacks.saving import CountSeconds
 from wovr.callbacks.seeding import SeedSteps
 from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
+from wovr.commands.arguments import words
 from wovr.commands.train import FitCLI, run
 from wovr.data.start_states import StartStates
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
 from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
-from wovr.envs.policy_actor import PolicyActor
+from wovr.envs.policy_actor import PolicyActor, check_actions
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
@@ -164,13 +163,7 @@ class RlCLI(FitCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options beside model and trainer."""
-        parser.add_argument("--out", type=str, required=True, help="Folder of the run.")
-        parser.add_argument(
-            "--resume",
-            type=bool,
-            default=True,
-            help="Go on from OUT/checkpoints/last.ckpt when there is one; false to begin again.",
-        )
+        self.add_run_arguments(parser)
         parser.add_class_arguments(RolloutOptions, instantiate=False)
 
     def before_instantiate_classes(self) -> None:
@@ -231,11 +224,10 @@ class RlCLI(FitCLI):
             raise UserError("trainer.max_epochs and trainer.max_steps say nothing here", "use --updates")
         self.collector.share_out(self.trainer.global_rank, self.trainer.world_size)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's trainer, with the run's folder, logger and callbacks in the order in which they must act."""
-        self.seconds = CountSeconds()
+    def callbacks(self) -> list[Callback]:
+        """See FitCLI.callbacks."""
         self.curve = KeepCurve()
-        callbacks = [
+        callbacks: list[Callback] = [
             SeedSteps(self._seed()),
             self.seconds,
             self.best,
@@ -245,10 +237,7 @@ class RlCLI(FitCLI):
         ]
         if self.config.trainer.enable_progress_bar is not False:
             callbacks.append(UpdateTable(self.collector.updates, isinstance(self.best, RealEvaluation)))
-        self.trainer_defaults["callbacks"] = callbacks
-        if self.config.trainer.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(self.folder, name="", version="tensorboard")
-        return LightningCLI.instantiate_trainer(self, default_root_dir=str(self.folder), **kwargs)
+        return callbacks
 
     def train(self, resume: Path | None) -> dict[str, Any]:
         """Optimise; see FitCLI.train. `curve` has a row an update."""
@@ -279,8 +268,8 @@ class RlCLI(FitCLI):
 
     def _start_states(self) -> StartStates:
         given = self.rollouts
-        words = [word.strip() for word in given.tasks.split(",") if word.strip()]
-        if any(not word.isdigit() for word in words):
+        tasks = words(given.tasks)
+        if any(not word.isdigit() for word in tasks):
             raise UserError(f"--tasks {given.tasks}", "give indices, as 0,3: stored episodes know no names of tasks")
         assert given.data
         return StartStates(
@@ -288,7 +277,7 @@ class RlCLI(FitCLI):
             Path(given.keyframes) if given.keyframes else None,
             given.keyframe_share,
             suites=[given.suite],
-            tasks=[int(word) for word in words],
+            tasks=[int(word) for word in tasks],
             horizon=given.horizon,
         )
 
@@ -334,12 +323,7 @@ def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
     Raises:
         UserError: Other actions, or another chunk than a world model's.
     """
-    if policy.action_dim != env.action_dim:
-        raise UserError(
-            f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "
-            f"{env.action_dim}",
-            "use a policy trained for this environment",
-        )
+    check_actions(policy, env, checkpoint)
     if isinstance(env, ImaginedVectorEnv) and policy.chunk != env.chunk:
         raise UserError(
             f"{checkpoint}: the policy's chunk is {policy.chunk} actions, the world model's {env.chunk}",

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import jsonargparse
 import yaml  # type: ignore[import-untyped]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -81,18 +81,22 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that every training has beside model, data and trainer."""
+        self.add_run_arguments(parser)
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="Checkpoint to take the weights from at the start."
+        )
+        parser.add_argument(
+            "--save_every_n_steps", type=int, default=200, help="Optimiser steps between two checkpoints."
+        )
+
+    def add_run_arguments(self, parser: LightningArgumentParser) -> None:
+        """The options about the run's folder, which all verbs that train have."""
         parser.add_argument("--out", type=str, required=True, help="Folder of the run.")
         parser.add_argument(
             "--resume",
             type=bool,
             default=True,
             help="Go on from OUT/checkpoints/last.ckpt when there is one; false to begin again.",
-        )
-        parser.add_argument(
-            "--init_from", type=str | None, default=None, help="Checkpoint to take the weights from at the start."
-        )
-        parser.add_argument(
-            "--save_every_n_steps", type=int, default=200, help="Optimiser steps between two checkpoints."
         )
 
     def before_instantiate_classes(self) -> None:
@@ -167,15 +171,23 @@ class FitCLI(LightningCLI):
         """The checkpoint that the run goes on from."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's trainer, with the run's folder, logger and callbacks."""
-        self.seconds = CountSeconds()
-        callbacks = [StopAtBadLoss(self.last), self.seconds, SaveLast(self.last, self.config.save_every_n_steps)]
+    def callbacks(self) -> list[Callback]:
+        """The run's callbacks, in the order in which they must act."""
+        callbacks: list[Callback] = [
+            StopAtBadLoss(self.last),
+            self.seconds,
+            SaveLast(self.last, self.config.save_every_n_steps),
+        ]
         if self.config.seed_everything is not False:
             callbacks.insert(0, SeedSteps(self.config.seed_everything))
         if self.config.trainer.enable_progress_bar is not False:
             callbacks.append(TrainingProgress())
-        self.trainer_defaults["callbacks"] = callbacks
+        return callbacks
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's trainer, with the run's folder, logger and callbacks."""
+        self.seconds = CountSeconds()
+        self.trainer_defaults["callbacks"] = self.callbacks()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.folder, name="", version="tensorboard")
         return super().instantiate_trainer(default_root_dir=str(self.folder), **kwargs)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from wovr.commands.arguments import call
+from wovr.commands.terminal import progress_bar
 from wovr.errors import UserError
 from wovr.metrics.weights import FOLDER_VARIABLE, WEIGHTS, checked_weights, fetch_weights, has_weights, weights_folder
 
@@ -49,9 +50,8 @@ def fetch(names: str, weights: str = "") -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
     for name in wanted:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        with progress_bar(*columns) as progress:
             bar = progress.add_task(name, total=WEIGHTS[name].size)
             path = fetch_weights(name, folder, partial(progress.advance, bar))
         print(f"{path}: {WEIGHTS[name].size:,} bytes, SHA-256 as expected")

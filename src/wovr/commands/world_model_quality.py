@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from wovr import __version__
-from wovr.commands.evaluate import LOG_WIDTH, METRICS_FILE
+from wovr.commands.arguments import choose_device, numbers, words
+from wovr.commands.evaluate import METRICS_FILE, forget
 from wovr.commands.held_out import HeldOutEpisodes
 from wovr.commands.measure_rollouts import FPS, Measurement, make_rows, measure_quality
 from wovr.commands.quality_report import quality_table
+from wovr.commands.terminal import table_console
 from wovr.data.reader import EpisodeStore
 from wovr.envs.workers import count_workers
 from wovr.errors import UserError
 from wovr.metrics.catalogue import METRICS, Instruments
 from wovr.metrics.weights import weights_folder
-from wovr.models.checkpoint import data_record, load_network, network_fingerprint
+from wovr.models.checkpoint import check_image_size, data_record, load_network, network_fingerprint
 from wovr.models.imagination import Imagination
 from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.state_probe import StateProbe
@@ -77,15 +77,15 @@ def evaluate_world_model(
     for flag, value, least in (("episodes", episodes, 0), ("batch_size", batch_size, 1), ("videos", videos, 0)):
         if value < least:
             raise UserError(f"--{flag} is {value}", f"give {least} or more")
-    names = _words(metrics)
+    names = words(metrics)
     for name in names:
         if name not in METRICS and name != FPS:
             raise UserError(f"unknown metric '{name}'", f"choose from: {', '.join([*METRICS, FPS])}")
-    frames = _numbers("horizons", horizons, int)
+    frames = numbers("horizons", horizons, int)
     if not frames or min(frames) < 2:
         raise UserError(f"--horizons is '{horizons}'", "give numbers from 2 on, e.g. 16,32,64")
-    levels = _numbers("sigmas", sigmas, float)
-    store = EpisodeStore(*_words(data))
+    levels = numbers("sigmas", sigmas, float)
+    store = EpisodeStore(*words(data))
     inputs = {
         "world_model": network_fingerprint(Path(world_model), WorldModel),
         "data": store.fingerprint,
@@ -114,15 +114,12 @@ def evaluate_world_model(
         maker = ImaginedRollouts(Imagination(model, levels or None, precision))
         notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
         run.start()
-        _forget(out)
+        forget(out)
         values = measure_quality(maker, held_out, measurement, out)
         values["notes"] = notes + values["notes"]
         write_json(path, {"inputs": inputs, "world_model": values})
         run.finish()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
-    console.print(quality_table(read_json(path)["world_model"]))
+    table_console().print(quality_table(read_json(path)["world_model"]))
 
 
 class ImaginedRollouts:
@@ -146,19 +143,6 @@ class ImaginedRollouts:
         return torch.cat(frames, dim=1)[:, :count]
 
 
-def choose_device(device: str) -> torch.device:
-    """The device behind `--device`.
-
-    Raises:
-        UserError: There is none of that kind.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device is '{device}'", "give auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, and no such device is at hand", "give --device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def check_data(model: WorldModel, store: EpisodeStore, path: Path) -> None:
     """Compare a world model with the episodes it is to replay.
 
@@ -171,13 +155,7 @@ def check_data(model: WorldModel, store: EpisodeStore, path: Path) -> None:
             f"{store.action_dim}",
             "give episodes of the robot it was trained on",
         )
-    trained = data_record(path).get("image_size")
-    if trained is not None and list(trained) != list(store.image_size):
-        raise UserError(
-            f"{path}: was trained on pictures of {trained[0]} x {trained[1]}, those of {store.folders[0]} have "
-            f"{store.image_size[0]} x {store.image_size[1]}",
-            "give episodes with pictures of that size",
-        )
+    check_image_size(path, store.image_size, f"those of {store.folders[0]} have")
 
 
 def _same_data_notes(store: EpisodeStore, checkpoints: Mapping[str, str]) -> list[str]:
@@ -187,26 +165,3 @@ def _same_data_notes(store: EpisodeStore, checkpoints: Mapping[str, str]) -> lis
         for name, path in checkpoints.items()
         if path and data_record(Path(path)).get("fingerprint") == store.fingerprint
     ]
-
-
-def _forget(out: Path) -> None:
-    """Remove the pictures and videos of an earlier evaluation with other inputs."""
-    path = out / METRICS_FILE
-    before = read_json(path) if path.exists() else None
-    values = before.get("world_model") if isinstance(before, dict) else None
-    for kind in ("plots", "videos"):
-        names = values.get(kind) if isinstance(values, dict) else None
-        for name in names if isinstance(names, list) else ():
-            (out / kind / Path(str(name)).name).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(flag: str, text: str, kind: type) -> list[Any]:
-    try:
-        return [kind(word) for word in _words(text)]
-    except ValueError as error:
-        raise UserError(f"--{flag} is '{text}'", "give numbers separated by commas") from error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wovr.envs.imagined_starts import StartPool
 from wovr.errors import UserError
-from wovr.models.checkpoint import data_record, load_network
+from wovr.models.checkpoint import check_image_size, load_network
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.models.world_model import WorldModel
 
@@ -85,12 +85,6 @@ def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[Worl
     """
     model, classifier = load_network(world_model, WorldModel), load_classifier(reward)
     for path in (world_model, reward):
-        trained = data_record(path).get("image_size")
-        if trained is not None and list(trained) != list(starts.image_size):
-            raise UserError(
-                f"{path}: was trained on pictures of {trained[0]} x {trained[1]}, those of the start states are "
-                f"{starts.image_size[0]} x {starts.image_size[1]}",
-                "give episodes with pictures of that size",
-            )
+        check_image_size(path, starts.image_size, "those of the start states are")
     check_parts(model, classifier, starts, (str(world_model), str(reward)))
     return model, classifier

@@ -50,12 +50,7 @@ class PolicyActor(Actor):
         """
         path = Path(checkpoint)
         policy = load_policy(path)
-        if policy.action_dim != env.action_dim:
-            raise UserError(
-                f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "
-                f"{env.action_dim}",
-                "use a policy trained for this environment",
-            )
+        check_actions(policy, env, checkpoint)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -88,3 +83,17 @@ class PolicyActor(Actor):
                 exponential = generator.standard_exponential(one, np.float32)
                 noise[row] = -np.log(np.maximum(exponential, np.finfo(np.float32).tiny))
         return noise
+
+
+def check_actions(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
+    """Compare a policy's actions with those of the environment it is to act in.
+
+    Raises:
+        UserError: They have other dimensions.
+    """
+    if policy.action_dim != env.action_dim:
+        raise UserError(
+            f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "
+            f"{env.action_dim}",
+            "use a policy trained for this environment",
+        )

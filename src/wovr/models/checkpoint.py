@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -197,6 +197,26 @@ def data_record(path: Path) -> dict[str, Any]:
         UserError: As `read_checkpoint`.
     """
     return dict(read_checkpoint(path)[KEY]["data"])
+
+
+def check_image_size(path: Path, image_size: Sequence[int], whose: str) -> None:
+    """Compare the pictures that a checkpoint's network is to see with those it was trained on.
+
+    Args:
+        path: The checkpoint.
+        image_size: Height and width of the pictures at hand.
+        whose: Subject and verb of the message's second half, as "those of FOLDER have".
+
+    Raises:
+        UserError: They differ.
+    """
+    trained = data_record(path).get("image_size")
+    if trained is not None and list(trained) != list(image_size):
+        raise UserError(
+            f"{path}: was trained on pictures of {trained[0]} x {trained[1]}, {whose} {image_size[0]} x "
+            f"{image_size[1]}",
+            "give episodes with pictures of that size",
+        )
 
 
 def _digest(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
