@@ -5,6 +5,7 @@ Shape legend, used in every docstring of the package:
     K  actions of a chunk (8 unless said otherwise)  A  dimensions of an action
     H, W  image height and width in pixels          L  frames of a clip
     S  numbers in a simulator's state               G  rollouts of a group
+    P  numbers of proprioception
 
 Frame t + 1 is produced by action t, so `len(actions) == len(frames) - 1`.
 Images are uint8 (H, W, 3) RGB at every boundary; actions are float32 in [-1, 1].
@@ -62,6 +63,7 @@ class StartState:
         memory: (M, H, W, 3) uint8, the frames up to and including the start; only a keyframe has them.
         memory_actions: (M, A) float32, the action that produced each memory frame.
         horizon: Actions left to the end of the episode; None for the task's own horizon.
+        proprio: (P,) float32, what the robot knows of itself at the start, see `SimulatorEnv.proprio`; or None.
     """
 
     suite: str
@@ -72,6 +74,7 @@ class StartState:
     memory: np.ndarray | None = None
     memory_actions: np.ndarray | None = None
     horizon: int | None = None
+    proprio: np.ndarray | None = None
 
 
 @dataclass
@@ -100,6 +103,7 @@ class ChunkStep:
         actions: (N, K, A) float32, the actions executed (clipped to [-1, 1]; the scripted expert's own under
             `step_expert`).
         sim_state: One (K, S) float64 array an environment when states are recorded, else None.
+        proprio: One (K, P) float32 array an environment when states are recorded, else None.
         info: Further arrays with leading dimensions (N, K), e.g. `success_probability` in imagination.
     """
 
@@ -110,6 +114,7 @@ class ChunkStep:
     valid: np.ndarray
     actions: np.ndarray
     sim_state: list[np.ndarray] | None = None
+    proprio: list[np.ndarray] | None = None
     info: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -163,7 +168,7 @@ class Episode:
         success: (T,) bool, the success predicate on each frame.
         meta: Instruction, task and provenance.
         sim_state: (T, S) float64, or None where no simulator can be restored.
-        proprio: (T, P) float32, or None.
+        proprio: (T, P) float32, what the robot knows of itself, see `SimulatorEnv.proprio`; or None.
         camera: Camera matrices, (T, ...) float32, or None.
     """
 

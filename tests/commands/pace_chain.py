@@ -8,11 +8,14 @@ from typing import Any
 import yaml
 
 from tests.commands.test_train import POLICY
-from tests.tasks.test_world_model import WORLD
+from tests.tasks.test_world_model_robot import following
 
 TRAINER = {"accelerator": "cpu", "check_val_every_n_epoch": None, "val_check_interval": 4, "log_every_n_steps": 1}
 EPISODES = {"suite": "{suite}", "tasks": "0,1", "num_envs": 4, "workers": 1, "seed": "{seed}", "env_args": {"size": 16}}
 TRAINING = {"seed_everything": "{seed}"}
+PROPRIO = 8
+"""Numbers of the tabletop's proprioception."""
+
 IMAGINED = {"horizon": 16, "suite": "{suite}"}
 
 
@@ -32,9 +35,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "wovr.data.modules.DemonstrationData",
         {"batch_size": 8, "val_fraction": 0.25},
     ),
+    "robot.yaml": training(
+        "wovr.tasks.robot_model.RobotFitting",
+        {
+            "network": {
+                "class_path": "wovr.models.robot_model.RobotModel",
+                "init_args": {"action_dim": 4, "proprio_dim": PROPRIO, "width": 8},
+            }
+        },
+        "wovr.data.world_model_data.WorldModelData",
+        {"batch_size": 4, "val_fraction": 0.25, "val_windows": 8},
+    ),
     "wm.yaml": training(
         "wovr.tasks.world_model.WorldModelTraining",
-        {"world_model": WORLD},
+        {"world_model": following(PROPRIO)},
         "wovr.data.world_model_data.WorldModelData",
         {"batch_size": 4, "val_fraction": 0.25, "val_windows": 8},
     ),
@@ -83,12 +97,14 @@ def rl(name: str, policy: str, world: str, reward: str, data: str, keyframes: st
 
 
 ROUND = {"each_round": True}
+ROBOT = {"model.init_args.world_model.init_args.robot.init_args.checkpoint": last("robot_fit")}
 STAGES: list[dict[str, Any]] = [
     collect("demos", "expert", 8),
     fit("sft_fit", "bc.yaml", "{stage:demos}"),
     collect("collect_base", last("sft_fit"), 8),
     success_rate("sr_base", last("sft_fit"), title="cloned policy"),
-    fit("wm_fit", "wm.yaml", "{stage:collect_base}"),
+    fit("robot_fit", "robot.yaml", "{stage:collect_base}"),
+    fit("wm_fit", "wm.yaml", "{stage:collect_base}", args=ROBOT),
     fit("reward_fit", "reward.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     {"name": "keyframes", "command": "data keyframes {stage:demos} {stage:collect_base}", "args": {"seed": "{seed}"}},
     rl("rl_fit", last("sft_fit"), last("wm_fit"), last("reward_fit"), "{stage:demos},{stage:collect_base}",
@@ -96,7 +112,7 @@ STAGES: list[dict[str, Any]] = [
     success_rate("sr_rl", last("rl_fit"), title="after RL"),
     collect("collect_evolved", last("rl_refit", "previous"), 4, **ROUND),
     fit("wm_refit", "wm.yaml", ["{stage:collect_base}", "{stage:collect_evolved}"], **ROUND,
-        args={"data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"), "trainer.max_steps": 4}),
+        args={**ROBOT, "data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"), "trainer.max_steps": 4}),
     fit("reward_refit", "reward.yaml", ["{stage:demos}", "{stage:collect_evolved}"], **ROUND,
         args={"init_from": last("reward_refit", "previous"), "trainer.max_steps": 4}),
     {"name": "keyframes_evolved", "command": "data keyframes {stage:demos} {stage:collect_evolved}", **ROUND},

@@ -73,6 +73,28 @@ def test_stores_what_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         # The stored states tell where the dot was: it moved by 0.1 x action.
         moved = episode.sim_state[1:, :2] - episode.sim_state[:-1, :2]
         assert moved == pytest.approx(0.1 * episode.actions, abs=1e-6)
+        assert episode.proprio is not None
+        assert (episode.proprio[:, :2] == episode.sim_state[:, :2].astype(np.float32)).all()
+    assert store.proprio_dim == 3
+
+
+def test_the_tabletop_tells_where_its_hand_is(tmp_path: Path) -> None:
+    out = tmp_path / "table"
+    args = ["collect", "--policy", "random", "--env", "tabletop", "--suite", "spatial", "--tasks", "0,5", "--seed", "0"]
+    options = ["--episodes", "2", "--num_envs", "2", "--workers", "1", "--env_args.size", "16"]
+    assert main([*args, *options, "--out", str(out)]) == 0
+    store = EpisodeStore(out)
+    assert store.proprio_dim == 8
+    for index, entry in enumerate(store.entries):
+        proprio, states = store.proprio(index), store.sim_state(index)
+        assert proprio is not None
+        assert states is not None
+        assert (proprio.shape, proprio.dtype) == ((entry.num_frames, 8), np.float32)
+        assert (proprio[:, :5] == states[:, 2:7].astype(np.float32)).all()  # steps, time, then the joints' positions
+        # The hand pursues what an action moves by 2.5 cm, and which stays within 4 cm of it.
+        ahead = np.abs(proprio[1:, 5:] - proprio[:-1, :3])
+        assert (ahead <= 0.04 + 1e-6).all()
+        assert ahead.max() > 0.01
 
 
 @pytest.mark.parametrize("policy", ["expert", "random", "checkpoint"])

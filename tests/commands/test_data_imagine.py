@@ -11,7 +11,7 @@ import torch
 
 from tests.commands.point_world import write_checkpoint
 from tests.data.synthetic import make_episode
-from tests.models.tiny_world import tiny_world
+from tests.models.tiny_world import following_world, tiny_world
 from wovr.cli import main
 from wovr.data.reader import EpisodeStore
 from wovr.data.shards import finish_dataset, write_shard
@@ -67,6 +67,33 @@ def test_frames_are_imagined_and_all_else_is_real(real: Path, world: Path, tmp_p
             frames.append(imagination.step(actions)[0, : len(given)].numpy())
         expected = np.concatenate(frames).astype(float)
         assert np.abs(episode.frames - expected).mean() < 12
+
+
+def test_only_a_model_that_needs_proprioception_asks_for_it(
+    real: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where some episodes hold it, and others do not."""
+    spoken = [
+        make_episode(9 + n, num_frames=10, size=(16, 16), action_dim=3, proprio=np.full((10, 5), n, np.float32))
+        for n in range(2)
+    ]
+    following = write_checkpoint(tmp_path / "following.ckpt", following_world())
+    write_shard(tmp_path / "told" / "told-000000.tar", spoken, lossless=True)
+    finish_dataset(tmp_path / "told")
+    assert main(words(tmp_path / "told", following, tmp_path / "imagined")) == 0
+    imagination = Imagination(following_world(), [1.0, 0.5])
+    imagination.start(spoken[1].frames[:1], proprio=spoken[1].proprio[:1], seeds=[1])  # type: ignore[index]
+    expected = imagination.step(spoken[1].actions[None, :8])[0].numpy()
+    store = EpisodeStore(tmp_path / "imagined")
+    (index,) = [i for i, entry in enumerate(store.entries) if entry.key == spoken[1].key]
+    assert np.abs(store.read(index).frames[1:9] - expected.astype(float)).mean() < 12
+
+    write_shard(real / "told-000000.tar", spoken, lossless=True)
+    finish_dataset(real)
+    assert main(words(real, world, tmp_path / "mixed")) == 0
+    capsys.readouterr()
+    assert main(words(real, following, tmp_path / "refused")) == 2
+    assert "takes 5 numbers of proprioception, there are none; use episodes that hold it" in capsys.readouterr().err
 
 
 def test_an_interrupted_call_goes_on(real: Path, world: Path, tmp_path: Path) -> None:

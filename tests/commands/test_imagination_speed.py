@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from tests.commands.point_world import write_checkpoint
@@ -15,6 +16,8 @@ from tests.models.tiny_world import CausalAutoencoder, linear_world, tiny_world
 from wovr.cli import main
 from wovr.commands.imagination_speed import count_flops, make_world_model, matmul_rate, random_inputs
 from wovr.errors import UserError
+from wovr.models.checkpoint import KEY, record
+from wovr.models.robot_model import RobotModel
 
 QUICK = ("--seconds", "0.01", "--device", "cpu", "--size", "16")
 
@@ -81,6 +84,36 @@ def test_a_model_that_must_encode_again_and_one_without_a_checkpoint(
     assert len(make_world_model(tmp_path / "wm.yaml").backbone.state_dict()) > 0
     assert main(["bench", "imagination", "--world_model", str(tmp_path / "wm.yaml"), *one, *QUICK]) == 0
     assert float(rows(capsys.readouterr().out)[0][10]) > 0.3
+
+
+def test_a_robot_model_that_was_not_fitted_yet(tmp_path: Path) -> None:
+    """One stands in for it; a checkpoint that is there is used."""
+    described = yaml.safe_load(Path("conf/wm.yaml").read_text())
+    world = described["model"]["init_args"]["world_model"]["init_args"]
+    world["backbone"]["init_args"] |= {"head_dim": 12, "layers": 1}
+    for checkpoint in (tmp_path / "none.ckpt", write_robot(tmp_path / "robot.ckpt")):
+        world["robot"]["init_args"]["checkpoint"] = str(checkpoint)
+        (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
+        model = make_world_model(tmp_path / "wm.yaml")
+        assert model.robot is not None
+        assert model.robot.mean.tolist() == ([2.0] * 8 if checkpoint.exists() else [0.0] * 8)
+        context, actions, noise = random_inputs(model, 1, (16, 16))
+        assert model.velocity(noise, torch.ones(1), context, actions).isfinite().all()
+    world["robot"]["init_args"]["checkpoint"] = str(tmp_path / "none.ckpt")
+    world["backbone"]["init_args"]["action_dim"] = 7
+    (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(UserError, match=r"set backbone\.init_args\.action_dim to 20"):
+        make_world_model(tmp_path / "wm.yaml")
+
+
+def write_robot(path: Path) -> Path:
+    """A checkpoint of a robot model whose mean is 2."""
+    robot = RobotModel()
+    robot.mean.fill_(2.0)
+    robot.spread.fill_(1.0)
+    weights = {f"robot.{name}": value for name, value in robot.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: record({"robot": robot}, {})}, path)
+    return path
 
 
 def test_the_ceiling_is_that_of_a_large_product() -> None:

@@ -31,11 +31,13 @@ def episode(
     strays_at: int | None = None,
     size: int = 32,
     states: bool = True,
+    proprio: bool = False,
 ) -> Episode:
     """Episode `SUITE-NUMBER`, task NUMBER % 2 unless given.
 
     A square moves to the right, a quarter of a pixel a frame, and from `strays_at` on down, a pixel a frame. Actions
-    have four dimensions, the last is the gripper's. State t of episode n is (n, t).
+    have four dimensions, the last is the gripper's. State t of episode n is (n, t), its
+    proprioception (n, t, 0).
     """
     rng = np.random.default_rng(number)
     length = len(letters) + 1
@@ -53,7 +55,8 @@ def episode(
     index = number % 2 if task is None else task
     meta = EpisodeMeta(f"task {index}", suite, index, 0, 10.0, "0123456789abcdef", "tabletop", init_state=100 + number)
     state = np.stack([np.full(length, number), np.arange(length)], axis=1).astype(np.float64) if states else None
-    return Episode(f"{suite}-{number:06d}", frames, actions, success, meta, sim_state=state)
+    felt = np.array([[number, t, 0] for t in range(length)], np.float32) if proprio else None
+    return Episode(f"{suite}-{number:06d}", frames, actions, success, meta, sim_state=state, proprio=felt)
 
 
 def write(folder: Path, episodes: list[Episode], suite: str = "spatial") -> Path:

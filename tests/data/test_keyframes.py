@@ -282,6 +282,33 @@ def test_what_is_saved_is_read_back(store: EpisodeStore, tmp_path: Path) -> None
     assert start.memory is back.keyframes[0].memory
 
 
+def test_proprioception_goes_with_a_keyframe(store: EpisodeStore, tmp_path: Path) -> None:
+    assert find_keyframes(store, KeyframeRules()).found.proprio_dim == 0
+    folder = write(tmp_path / "feeling", [episode(n, SUCCEEDED, 26, proprio=True) for n in range(3)])
+    finding = find_keyframes(EpisodeStore(folder), KeyframeRules())
+    save_keyframes(tmp_path / "keyframes", finding.found)
+    back = load_keyframes(tmp_path / "keyframes")
+    assert back.proprio_dim == 3
+    for keyframe, index in zip(back.keyframes, finding.index, strict=True):
+        assert keyframe.proprio is not None
+        assert keyframe.proprio.dtype == np.float32
+        assert keyframe.proprio.tolist() == [index, keyframe.frame, 0]
+        assert keyframe.start_state().proprio is keyframe.proprio
+    some = write(tmp_path / "some", [episode(n, SUCCEEDED, 26, proprio=n > 0) for n in range(3)])
+    assert find_keyframes(EpisodeStore(some), KeyframeRules()).found.proprio_dim == 0
+    mixed = [*back.keyframes[1:], replace(back.keyframes[0], proprio=None)]
+    with pytest.raises(UserError, match=r"keyframes of several sizes: proprio \[\(0,\), \(3,\)\]"):
+        save_keyframes(tmp_path / "mixed", replace(back, keyframes=mixed))
+
+
+def written_before_proprioception(folder: Path) -> None:
+    path = folder / "keyframes.npz"
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file if name != "proprio"}
+    np.savez(path, **arrays)
+    edit_list(lambda value: value.update(arrays_sha256=file_sha256(path)))(folder)
+
+
 def test_keyframes_of_two_sizes_or_none_are_not_written(store: EpisodeStore, tmp_path: Path) -> None:
     one = find_keyframes(store, KeyframeRules()).found.keyframes[0]
     small = replace(one, reference=one.reference[:16], memory=one.memory[:, :16])
@@ -339,6 +366,8 @@ def not_an_archive(folder: Path) -> None:
         (not_an_archive, "keyframes.npz: broken"),
         (edit_arrays(memory=np.zeros((3, 4, 8, 8, 3), np.uint8)), "are no keyframes"),
         (edit_arrays(reference=np.array([{}], object)), "keyframes.npz: broken"),
+        (edit_arrays(proprio=np.zeros(3, np.float32)), "are no keyframes"),
+        (written_before_proprioception, "keyframes.npz: broken .*proprio.*; find keyframes again with: wovr data"),
     ],
 )
 def test_a_damaged_folder_is_named(

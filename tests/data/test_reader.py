@@ -16,6 +16,7 @@ from wovr.data import reader
 from wovr.data.reader import EpisodeStore
 from wovr.data.shards import finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
+from wovr.types import Episode
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,59 @@ def test_every_episode_comes_back(folder: Path) -> None:
         assert_same(store.read(number), episode, frames_too=False)
         np.testing.assert_array_equal(store.actions(number), episode.actions)
         np.testing.assert_array_equal(store.success(number), episode.success)
+
+
+def feeling(number: int, dim: int = 7) -> Episode:
+    """An episode with proprioception of `dim` numbers."""
+    return make_episode(number, proprio=np.random.default_rng(number).normal(size=(24, dim)).astype(np.float32))
+
+
+def store_of(folder: Path, *episodes: Episode) -> EpisodeStore:
+    write_shard(shard_path(folder, "s", 0), episodes)
+    finish_dataset(folder)
+    return EpisodeStore(folder)
+
+
+def test_proprioception(folder: Path, tmp_path: Path) -> None:
+    store = store_of(tmp_path / "all", feeling(0), feeling(1))
+    assert store.proprio_dim == 7
+    for number in range(2):
+        np.testing.assert_array_equal(store.proprio(number), feeling(number).proprio)
+        np.testing.assert_array_equal(store.read(number).proprio, feeling(number).proprio)
+    some = store_of(tmp_path / "some", feeling(0), make_episode(1))
+    assert some.proprio(0) is not None
+    assert some.proprio(1) is None
+    two_kinds = store_of(tmp_path / "kinds", feeling(0), feeling(1, 8))
+    without = EpisodeStore(folder)
+    assert [found.proprio_dim for found in (some, two_kinds, without)] == [0, 0, 0]
+    firsts = store.first_proprio([1, 0, 1])
+    assert firsts.dtype == np.float32
+    for row, number in zip(firsts, (1, 0, 1), strict=True):
+        proprio = feeling(number).proprio
+        assert proprio is not None
+        np.testing.assert_array_equal(row, proprio[0])
+    assert [found.first_proprio([0, 1]).shape for found in (some, two_kinds, without)] == [(2, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((23, 7), np.float32), r"float32 \(23, 7\), must be float32 with one row for each of 24 frames"),
+        (np.zeros((24, 7)), r"float64 \(24, 7\), must be float32"),
+        (np.full((24, 7), np.nan, np.float32), "not finite"),
+        (np.zeros(24, np.float32), r"float32 \(24,\), must be"),
+    ],
+)
+def test_bad_proprioception_is_found_when_it_is_read(tmp_path: Path, value: np.ndarray, words: str) -> None:
+    store_of(tmp_path, feeling(0), feeling(1))
+    damage.change(tmp_path / "s-000000.tar", "spatial-000001.proprio.npy", damage.npy(value))
+    store = EpisodeStore(tmp_path)
+    for read in (store.read, store.proprio):
+        with pytest.raises(UserError, match=f"s-000000.tar: episode spatial-000001: proprio: {words}"):
+            read(1)
+    if value.ndim != 2:
+        with pytest.raises(UserError, match=r"episode spatial-000001: proprio: shape \(24,\), must be \(T, P\)"):
+            _ = store.proprio_dim
 
 
 @pytest.mark.parametrize("lossless", [False, True])

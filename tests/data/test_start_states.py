@@ -71,6 +71,23 @@ def test_episodes_without_states_or_initial_states_are_starts_too(tmp_path: Path
     assert start.init_state == 0
 
 
+def test_proprioception_is_that_of_the_start(mixed: Path, keyframes: Path, tmp_path: Path) -> None:
+    assert StartStates([mixed], keyframes).proprio_dim == 0
+    folder = write(tmp_path / "feeling", [episode(n, SUCCEEDED, 26, proprio=True) for n in range(3)])
+    save_keyframes(tmp_path / "keyframes", find_keyframes(EpisodeStore(folder), KeyframeRules()).found)
+    pool = StartStates([folder], tmp_path / "keyframes", 0.5)
+    assert pool.proprio_dim == 3
+    for start in (*pool.starts, *pool.keyframe_starts):
+        assert start.proprio is not None
+        assert start.proprio[:2].tolist() == list(identity(start)[1:])
+    # Not all episodes have it: no start has.
+    some = StartStates([folder, mixed])
+    assert some.proprio_dim == 0
+    assert all(start.proprio is None for start in some.starts)
+    with pytest.raises(UserError, match="keyframes have proprioception dimensions 3, the episodes 0"):
+        StartStates([folder, mixed], tmp_path / "keyframes", 0.5)
+
+
 def test_draws_are_balanced_and_repeat_nothing_early(mixed: Path) -> None:
     pool = StartStates([mixed])
     drawn = pool.draw(9, np.random.default_rng(0))

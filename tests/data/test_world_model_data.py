@@ -64,6 +64,20 @@ def test_every_window_is_what_the_episode_holds(folder: Path) -> None:
     assert starts == [list(range(length - 8)) for length in LENGTHS]
 
 
+def test_proprioception_stands_at_the_start_and_at_every_new_frame(folder: Path, tmp_path: Path) -> None:
+    batch = windows_of(folder).__getitems__([0, 3, 26])
+    assert (batch.proprio.shape, batch.chunk) == ((3, 9, 0), 8)
+    values = [np.random.default_rng(n).normal(size=(length, 5)).astype(np.float32) for n, length in enumerate(LENGTHS)]
+    told = [make_episode(n, length, proprio=values[n]) for n, length in enumerate(LENGTHS)]
+    write_shard(shard_path(tmp_path, "spatial", 0), told)
+    finish_dataset(tmp_path)
+    windows = windows_of(tmp_path)
+    batch = windows.__getitems__(range(len(windows)))
+    assert (batch.proprio.dtype, batch.proprio.shape) == (torch.float32, (27, 9, 5))
+    for key, start, proprio in zip(batch.keys, batch.start.tolist(), batch.proprio.numpy(), strict=True):
+        np.testing.assert_array_equal(proprio, values[int(key[-6:])][start : start + 9])
+
+
 @pytest.mark.parametrize("cache_mb", [0.0, 0.05])  # none, the first episode and a half
 def test_what_is_not_in_memory_is_decoded(folder: Path, cache_mb: float) -> None:
     chosen = [0, 3, 4, 5, 26, 13, 6]

@@ -60,6 +60,9 @@ class DotEnv(gymnasium.Env):
     def expert_action(self) -> np.ndarray:
         return np.clip(np.array([30.0, 5.0]) - self.position, self.action_space.low, self.action_space.high)
 
+    def proprio(self) -> np.ndarray | None:
+        return np.append(self.position, 0.0) if self.told else None
+
     def get_state(self) -> np.ndarray:
         return np.array([*self.position, self.over])
 

@@ -39,6 +39,7 @@ class PointEnv(SimulatorEnv):
         forbid: A module that must not be imported in this process.
         delay: Seconds a step sleeps.
         busy: Numbers summed at every step, to cost CPU time.
+        proprio: What proprio() gives: `place` of the dot, or one that is `none`, `nan`, a `table`, or `grows`.
     """
 
     fps = 5.0
@@ -53,9 +54,10 @@ class PointEnv(SimulatorEnv):
         forbid: str = "",
         delay: float = 0.0,
         busy: int = 0,
+        proprio: str = "place",
     ) -> None:
         self.size, self.wind, self.crash_at, self.raise_at = size, wind, crash_at, raise_at
-        self.forbid, self.delay, self.busy = forbid, delay, np.ones(busy)
+        self.forbid, self.delay, self.busy, self.says = forbid, delay, np.ones(busy), proprio
         self.observation_space = image_observation_space((size, size))
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
 
@@ -97,6 +99,16 @@ class PointEnv(SimulatorEnv):
 
     def sim_state(self) -> np.ndarray:
         return self.state
+
+    def proprio(self) -> np.ndarray | None:
+        place = np.append(self.state[:2], 0.0).astype(np.float32)
+        return {
+            "place": place,
+            "none": None,
+            "nan": place * np.nan,
+            "table": place[None],
+            "grows": np.ones(3 + int(self.state[4])),
+        }[self.says]
 
     def expert_action(self) -> np.ndarray:
         if self.info.suite == "unguided":

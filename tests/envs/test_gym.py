@@ -62,6 +62,17 @@ def test_gray_pictures_become_rgb() -> None:
     assert image.std() > 10
 
 
+def test_proprioception_is_the_environments_own() -> None:
+    env, silent = dot(), dot(told=False)
+    env.start(start(2))
+    silent.start(start(2))
+    proprio = env.proprio()
+    assert proprio is not None
+    assert proprio.dtype == np.float32
+    assert proprio.tolist() == [*np.float32(env.env.unwrapped.position), 0.0]
+    assert silent.proprio() is None
+
+
 def naive_resize(image: np.ndarray, size: tuple[int, int], grain: int = 60) -> np.ndarray:
     """Area means by brute force: every pixel split into grain x grain, and every new one averaged over its own."""
     height, width = image.shape[:2]

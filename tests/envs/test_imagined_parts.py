@@ -10,6 +10,7 @@ from tests.commands.point_world import write_checkpoint
 from tests.envs.imagined_worlds import SIGMAS, SUITE, RedOracle, Starts, begin, make_env, some_actions, start
 from tests.models.tiny_world import pictures, tiny_world
 from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
+from wovr.envs.imagined_starts import Beginnings, prepare_starts
 from wovr.errors import UserError
 from wovr.models.reward import SuccessClassifier
 from wovr.types import StartState
@@ -33,6 +34,31 @@ def test_start_states_that_cannot_be_imagined(bad: StartState, line: str) -> Non
     with pytest.raises(UserError, match=line):
         begin(env, bad)
     np.testing.assert_array_equal(env.observe().image, before)
+
+
+def beginnings(*starts: StartState) -> Beginnings:
+    return prepare_starts(starts, Starts(), [(SUITE, i) for i in range(3)], 4, np.zeros(3, np.float32))
+
+
+def test_starts_bring_their_proprioception() -> None:
+    felt = np.arange(8.0).astype(np.float32).reshape(2, 4)
+    begun = beginnings(start(0, proprio=felt[0]), start(1, proprio=felt[1]))
+    np.testing.assert_array_equal(begun.proprio, felt)
+    none = beginnings(start(0), start(1)).proprio
+    assert (none.shape, none.dtype) == ((2, 0), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("proprio", "line"),
+    [
+        ((np.zeros(3), None), "start states with and without proprioception; collect the episodes again"),
+        ((np.zeros(3), np.zeros(4)), r"start states with proprioception of shapes \[\(3,\), \(4,\)\]"),
+        ((np.zeros((1, 3)), np.zeros((1, 3))), r"start states with proprioception of shapes \[\(1, 3\)\]"),
+    ],
+)
+def test_proprioception_that_does_not_agree(proprio: tuple[np.ndarray | None, ...], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        beginnings(*(start(number, proprio=values) for number, values in enumerate(proprio)))
 
 
 def test_parts_that_do_not_fit() -> None:

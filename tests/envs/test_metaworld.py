@@ -87,12 +87,13 @@ def replay(name: str) -> dict[str, bool]:
         task = number(name)
         first = env.start(StartState("mt50", task, 7))["image"]
         beginning = env.sim_state()
-        images, states, actions, ends = [], [], [], []
+        images, states, actions, ends, felt = [], [], [], [], []
         for _ in range(40):
             actions.append(env.expert_action())
             observation, _, terminated, _, _ = env.step(actions[-1])
             images.append(observation["image"])
             states.append(env.sim_state())
+            felt.append(env.proprio())
             ends.append(terminated)
         other.start(StartState("mt50", task, 3))
         for _ in range(10):
@@ -108,9 +109,14 @@ def replay(name: str) -> dict[str, bool]:
                 (expert == actions[step]).all()
                 and (observation["image"] == images[step]).all()
                 and (other.sim_state() == states[step]).all()
+                and (other.proprio() == felt[step]).all()
                 and terminated == ends[step]
             )
         result["moved"] = len({image.tobytes() for image in images}) > 30
+        result["felt there"] = felt[0].shape == (7,) and felt[0].dtype == np.float32
+        # The hand, and ahead of it where it is told to be.
+        result["felt hand"] = np.abs(felt[-1][:3] - env.current.env.get_endeff_pos()).max() < 0.01
+        result["felt target"] = np.abs(felt[-1][4:] - felt[-1][:3]).max() < 0.15
     return result
 
 

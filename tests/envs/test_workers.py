@@ -67,7 +67,7 @@ def test_chunks_equal_a_plain_loop(make_env, num_workers: int) -> None:
         "move the red dot",
     )
     assert not info["success"].any()
-    first_states = env.sim_states()
+    first_states, first_proprio = env.sim_states(), env.proprios()
     # 7 steps take two messages of at most 4; 30 pass the horizon of 24.
     chunks = [env.step_chunk(actions[:, a:b]) for a, b in ((0, 7), (7, 15), (15, 30))]
     for row, start in enumerate(beginning):
@@ -83,6 +83,9 @@ def test_chunks_equal_a_plain_loop(make_env, num_workers: int) -> None:
             [first_states[row][None], *(chunk.sim_state[row] for chunk in chunks if chunk.valid[row].any())]
         )
         assert (found[: length + 1] == states).all()
+        felt = np.concatenate([first_proprio[row][None], *(c.proprio[row] for c in chunks if c.valid[row].any())])
+        assert felt.dtype == np.float32
+        assert (felt[: length + 1] == np.insert(states[:, :2], 2, 0.0, axis=1).astype(np.float32)).all()
         assert (np.concatenate([chunk.actions[row] for chunk in chunks])[:length] == actions[row, :length]).all()
         ends = np.concatenate([chunk.terminated[row] | chunk.truncated[row] for chunk in chunks])
         assert np.flatnonzero(ends).tolist() == [length - 1]
@@ -220,6 +223,31 @@ def test_errors_travel_and_the_environment_goes_on(make_env) -> None:
         env.reset(options={"start_states": starts(0)})
     env.reset(options={"start_states": starts(3, 4)})
     assert env.step_expert(1).valid.all()
+
+
+def test_proprioception_is_there_only_where_it_is_recorded_and_to_be_had(make_env) -> None:
+    silent = make_env(2, record_states=True, arguments={"proprio": "none"})
+    silent.reset(options={"start_states": starts(0, 1)})
+    assert silent.proprios([1]) == [None]
+    assert [values.shape for values in silent.step_expert(4).proprio] == [(4, 0)] * 2
+    env = make_env(2)
+    env.reset(options={"start_states": starts(0, 1)})
+    assert env.step_expert(4).proprio is None
+
+
+@pytest.mark.parametrize(
+    ("proprio", "message"),
+    [
+        ("nan", r"proprio\(\) of shape \(3,\), must be \(P,\) and finite; mend the environment"),
+        ("table", r"proprio\(\) of shape \(1, 3\), must be \(P,\) and finite"),
+        ("grows", r"proprio\(\) gives 5 numbers, 4 before"),
+    ],
+)
+def test_bad_proprioception_is_named(make_env, proprio: str, message: str) -> None:
+    env = make_env(1, record_states=True, arguments={"proprio": proprio})
+    env.reset(options={"start_states": starts(0)})
+    with pytest.raises(UserError, match=f"environment '{POINT}': {message}"):
+        env.step_expert(4)
 
 
 def test_out_of_range_actions_are_clipped(make_env) -> None:

@@ -72,3 +72,8 @@ def test_networks_are_loaded_once(idm: Path, tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown metric 'fdv'; choose from: psnr, ssim"):
         make_metric("fdv", [9], Instruments(tmp_path))
+
+
+def test_policy_shift_needs_a_policy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="policy_shift needs a policy; give --policy CKPT"):
+        make_metric("policy_shift", [20], Instruments(tmp_path))

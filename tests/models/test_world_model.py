@@ -16,7 +16,10 @@ from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import KEY, load_network, record
 from wovr.models.context import Context, beside, channels_beside
+from wovr.models.robot_model import RobotModel
 from wovr.models.world_model import WorldModel
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def context_of(model: WorldModel, batch: int = 2, seed: int = 0) -> Context:
@@ -241,15 +244,36 @@ def test_history_as_latents_or_as_frames() -> None:
 
 @pytest.mark.parametrize("name", ["wm", "wm_small"])
 def test_the_configurations_fit_together(name: str) -> None:
-    config = yaml.safe_load((Path(__file__).resolve().parents[2] / "conf" / f"{name}.yaml").read_text())
+    config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     numbers = config["model"]["init_args"]["world_model"]["init_args"]
     autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])
     with torch.device("meta"):
         backbone = WanBackbone(**numbers.pop("backbone")["init_args"])
+        if "robot" in numbers:  # one that `wovr fit --config conf/robot.yaml` makes
+            fitting = yaml.safe_load((CONF / "robot.yaml").read_text())["model"]["init_args"]
+            numbers["robot"] = RobotModel(**fitting["network"]["init_args"])
     model = WorldModel(autoencoder, backbone, **numbers)
     size = {"wm": (64, 64), "wm_small": (128, 128)}[name]
     assert backbone.tokens_of(autoencoder.latent_size(size)) == {"wm": 128, "wm_small": 256}[name]
     assert model.memory_slots == model.memory == 4
+
+
+def test_the_header_of_the_tiny_configuration_says_what_to_set_without_proprioception() -> None:
+    text = (CONF / "wm.yaml").read_text()
+    numbers = yaml.safe_load(text)["model"]["init_args"]["world_model"]["init_args"]
+    said = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+    said = said.split("For episodes without proprioception: ")[1].split(". ")[0]
+    own, of_backbone = said.split(", and of the backbone ")
+    changes, backbone = (
+        {name: yaml.safe_load(value) for name, value in (words.split() for words in part.split(", "))}
+        for part in (own, of_backbone)
+    )
+    numbers |= changes
+    autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])
+    with torch.device("meta"):
+        network = WanBackbone(**numbers.pop("backbone")["init_args"] | backbone)
+    model = WorldModel(autoencoder, network, **numbers)
+    assert (model.action_dim, model.proprio_dim, model.robot) == (4, 0, None)
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:

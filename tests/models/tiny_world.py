@@ -11,6 +11,8 @@ from wovr.models.autoencoders.base import Autoencoder
 from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import register
+from wovr.models.follow_head import COARSE
+from wovr.models.robot_model import RobotModel
 from wovr.models.world_model import WorldModel
 
 SIZE = 16
@@ -74,6 +76,37 @@ def linear_world(seed: int = 0, **arguments: Any) -> WorldModel:
     """The same without the copy head."""
     backbone = {"out_channels": None} | arguments.pop("backbone", {})
     return tiny_world(seed, backbone=backbone, **{"prediction": "velocity", "head": "linear"} | arguments)
+
+
+def tiny_robot(seed: int = 0, action_dim: int = 3, proprio_dim: int = 5) -> RobotModel:
+    """A robot model with random weights, mean, spread, and a camera that sees x to the right and y downwards."""
+    torch.manual_seed(seed)
+    robot = RobotModel(action_dim, proprio_dim, width=8)
+    robot.mean.normal_()
+    robot.spread.uniform_(0.5, 2)
+    with torch.no_grad():
+        robot.camera.copy_(torch.eye(2, 4) * 0.5)
+        robot.depth.copy_(torch.tensor([0.0, 0.1, 0.2]))
+    return robot
+
+
+def following_world(seed: int = 0, alive: bool = True, **arguments: Any) -> WorldModel:
+    """A world model with `tiny_robot` and head `follow`."""
+    robot = arguments.pop("robot", None) or tiny_robot()
+    latents = PatchAutoencoder(8).latent_channels
+    beside = 5 * len(COARSE) ** 2 + latents  # offsets of four frames and of the one before; the frame that followed
+    backbone = {
+        "in_channels": 3 * latents + 4 * robot.action_dim + 2 + beside,
+        "out_channels": 4 * 96,
+        "action_dim": robot.action_dim + 2 * robot.proprio_dim,
+        "latent_frames": 2,
+    } | arguments.pop("backbone", {})
+    return tiny_world(
+        seed,
+        alive,
+        backbone,
+        **{"robot": robot, "head": "follow", "head_hidden": 16, "context": "channels"} | arguments,
+    )
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

@@ -124,7 +124,8 @@ def imagination_grid(
     for row, index in enumerate(episodes):
         known = store.actions(index)[:length]
         actions[row, : len(known)] = known
-    imagined = _imagine(model, np.stack([frames[0] for frames in real]), actions)
+    proprio = store.first_proprio(episodes)
+    imagined = _imagine(model, np.stack([frames[0] for frames in real]), actions, proprio)
     columns = np.arange(0, length + 1, every)
     height, width = store.image_size
     cell = (height + _GAP, width + _GAP)
@@ -138,10 +139,10 @@ def imagination_grid(
 
 
 @torch.no_grad()
-def _imagine(model: WorldModel, first: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """First frames (N, H, W, 3) uint8 and actions (N, T, A) -> (N, 1 + T, H, W, 3) uint8."""
+def _imagine(model: WorldModel, first: np.ndarray, actions: np.ndarray, proprio: np.ndarray) -> np.ndarray:
+    """First frames (N, H, W, 3) uint8, actions (N, T, A), proprioception (N, P) -> (N, 1 + T, H, W, 3) uint8."""
     imagination = Imagination(model)
-    imagination.start(first)
+    imagination.start(first, proprio=proprio)
     parts: list[Tensor] = []
     for start in range(0, actions.shape[1], model.chunk):
         parts.append(imagination.step(actions[:, start : start + model.chunk]).cpu())

@@ -30,12 +30,14 @@ class HeldOutBatch:
         other_actions: (B, T - 1, A) float32, the actions of each one's partner, an episode of the same data; None where
             there is no other.
         other_lengths: (B,) int64, frames that those produce, the first one included.
+        proprio: (B, P) float32, proprioception at the first frames; P is 0 where the episodes hold none.
     """
 
     episodes: list[int]
     rollouts: RolloutBatch
     other_actions: Tensor | None
     other_lengths: Tensor
+    proprio: Tensor
 
 
 class HeldOutEpisodes:
@@ -142,6 +144,7 @@ class HeldOutEpisodes:
             real=real,
             actions=torch.from_numpy(actions).to(device),
             lengths=torch.tensor(lengths, device=device),
+            instructions=[self.store.entries[episode].meta.instruction for episode in episodes],
         )
         if looks is not None:
             self._add_positions(rollouts, episodes, looks)
@@ -153,6 +156,7 @@ class HeldOutEpisodes:
             rollouts,
             None if other_actions is None else torch.from_numpy(other_actions).to(device),
             torch.tensor([min(self.store.entries[index].num_frames, longest) for index in others], device=device),
+            torch.from_numpy(self.store.first_proprio(episodes)).to(device),
         )
 
     def _actions(self, episode: int, count: int) -> np.ndarray:

@@ -192,8 +192,11 @@ class _Bench:
 def make_world_model(path: Path) -> WorldModel:
     """A world model with random weights from the YAML of its training.
 
+    Its robot model comes from the checkpoint that the YAML names; while there is none, one of the numbers of
+    conf/robot.yaml stands in, which computes as much.
+
     Raises:
-        UserError: No such file, or none that describes a world model.
+        UserError: No such file, none that describes a world model, or a robot model that does not fit it.
     """
     try:
         described = yaml.safe_load(path.read_text())["model"]["init_args"]["world_model"]
@@ -203,13 +206,27 @@ def make_world_model(path: Path) -> WorldModel:
         raise UserError(
             f"{path}: has no key model.init_args.world_model", "give the YAML of a world model's training"
         ) from error
+    _stand_in_for_the_robot(described)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--world_model", type=WorldModel)
     try:
         made: Any = parser.instantiate_classes(parser.parse_object({"world_model": described}))
     except ArgumentError as error:
         raise UserError(f"{path}: model.init_args.world_model: {error}", "see conf/wm.yaml") from error
-    return made.world_model
+    world: WorldModel = made.world_model
+    if world.robot is not None and not world.robot.spread.any():  # not fitted: by 0 nothing can be divided
+        world.robot.spread.fill_(1.0)
+    return world
+
+
+def _stand_in_for_the_robot(described: Any) -> None:
+    """Put a robot model with random weights where the description names a checkpoint that is not there."""
+    arguments = described.get("init_args") if isinstance(described, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("robot"), dict):
+        return
+    checkpoint = (arguments["robot"].get("init_args") or {}).get("checkpoint")
+    if checkpoint is not None and not Path(checkpoint).exists():
+        arguments["robot"] = {"class_path": "wovr.models.robot_model.RobotModel"}
 
 
 def random_inputs(
@@ -220,7 +237,9 @@ def random_inputs(
     pictures = torch.randint(0, 256, (batch, *image_size, 3), generator=generator, dtype=torch.uint8)
     actions = torch.rand(batch, model.chunk, model.action_dim, generator=generator) * 2 - 1
     noise = torch.randn(batch, *model.latent_shape(image_size), generator=generator)
-    return model.encode_context(pictures.to(device)), actions.to(device), noise.to(device)
+    # Any state is as fast to follow as another: the mean one.
+    proprio = None if model.robot is None else model.robot.mean.expand(batch, -1)
+    return model.encode_context(pictures.to(device), proprio=proprio), actions.to(device), noise.to(device)
 
 
 @torch.no_grad()

@@ -94,7 +94,9 @@ def imagine_episodes(
             write_shard(
                 shard_path(out, NAME, index),
                 [
-                    replace(episode, frames=frames, sim_state=None, meta=replace(episode.meta, source=source))
+                    replace(
+                        episode, frames=frames, sim_state=None, proprio=None, meta=replace(episode.meta, source=source)
+                    )
                     for episode, frames in zip(
                         episodes, imagine_frames(imagination, episodes, seeds=[seed + m for m in members]), strict=True
                     )
@@ -123,7 +125,9 @@ def imagine_frames(imagination: Imagination, episodes: Sequence[Episode], seeds:
     chunk = imagination.model.chunk
     found = [[episode.frames[:1]] for episode in episodes]
     rows = [row for row, episode in enumerate(episodes) if len(episode.actions)]
-    imagination.start(np.stack([episodes[row].frames[0] for row in rows]), seeds=[seeds[row] for row in rows])
+    proprio = _first_proprio([episodes[row] for row in rows])
+    first = np.stack([episodes[row].frames[0] for row in rows])
+    imagination.start(first, proprio=proprio, seeds=[seeds[row] for row in rows])
     done = 0
     while rows:
         actions = np.zeros((len(rows), chunk, imagination.model.action_dim), np.float32)
@@ -139,3 +143,10 @@ def imagine_frames(imagination: Imagination, episodes: Sequence[Episode], seeds:
         if rows:
             imagination.keep(going_on)
     return [np.concatenate(parts) for parts in found]
+
+
+def _first_proprio(episodes: Sequence[Episode]) -> np.ndarray:
+    """(N, P) float32, P being 0 where they do not all hold the same: the world model then says what it needs."""
+    states = [episode.proprio[0] for episode in episodes if episode.proprio is not None]
+    alike = len(states) == len(episodes) and len({state.shape for state in states}) == 1
+    return np.stack(states) if alike else np.zeros((len(episodes), 0), np.float32)

@@ -20,6 +20,7 @@ from wovr.commands.measure_rollouts import FPS, Measurement, make_rows, measure_
 from wovr.commands.quality_report import quality_table
 from wovr.commands.terminal import table_console
 from wovr.data.reader import EpisodeStore
+from wovr.envs.rollout import policy_name
 from wovr.envs.workers import count_workers
 from wovr.errors import UserError
 from wovr.metrics.catalogue import METRICS, Instruments
@@ -41,6 +42,7 @@ def evaluate_world_model(
     episodes: int = 0,
     idm: str = "",
     probe: str = "",
+    policy: str = "",
     weights: str = "",
     sigmas: str = "",
     batch_size: int = 16,
@@ -59,12 +61,14 @@ def evaluate_world_model(
         world_model: Checkpoint of a world model.
         data: Folder of held-out episodes; several as a comma list.
         out: Folder of the results.
-        metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error; and the
-            stand-ins lpips[idm], flolpips[idm], fid[idm], fvd[idm], which need no weights from elsewhere.
+        metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error,
+            policy_shift; and the stand-ins lpips[idm], flolpips[idm], fid[idm], fvd[idm], which need no weights from
+            elsewhere.
         horizons: Comma list of horizons: the first so many frames of an episode, the given one among them.
         episodes: Use this many episodes, spread over the data; 0 for all.
         idm: Checkpoint of an inverse-dynamics network, for action_following and the stand-ins.
         probe: Checkpoint of a state probe, for state_error.
+        policy: Checkpoint of a policy, for policy_shift.
         weights: Folder of weights; the environment's WOVR_WEIGHTS unless given, else the user's cache.
         sigmas: Comma list of noise levels of the sampler, falling from 1; empty for the model's own.
         batch_size: Rollouts side by side.
@@ -94,6 +98,7 @@ def evaluate_world_model(
         "episodes": episodes,
         "idm": network_fingerprint(Path(idm), InverseDynamics) if idm else None,
         "probe": network_fingerprint(Path(probe), StateProbe) if probe else None,
+        "policy": policy_name(policy) if policy else None,
         "sigmas": levels,
         "precision": precision,
         "seed": seed,
@@ -105,7 +110,9 @@ def evaluate_world_model(
         print(f"{out} is complete")
     else:
         chosen = choose_device(device)
-        instruments = Instruments(weights_folder(weights), Path(idm) if idm else None, Path(probe) if probe else None)
+        given = {"idm": idm, "probe": probe, "policy": policy}
+        paths = {name: Path(path) if path else None for name, path in given.items()}
+        instruments = Instruments(weights_folder(weights), paths["idm"], paths["probe"], paths["policy"])
         measurement = Measurement(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen)
         model = load_network(Path(world_model), WorldModel).to(chosen)
         check_data(model, store, Path(world_model))
@@ -133,12 +140,12 @@ class ImaginedRollouts:
         self.imagination = imagination
 
     @torch.no_grad()
-    def __call__(self, reference: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+    def __call__(self, reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
         """See `RolloutMaker`."""
         chunk, count = self.imagination.model.chunk, actions.shape[1]
         missing = -count % chunk
         actions = torch.cat([actions, actions[:, -1:].expand(-1, missing, -1)], dim=1)
-        self.imagination.start(reference, seeds=seeds)
+        self.imagination.start(reference, proprio=proprio, seeds=seeds)
         frames = [self.imagination.step(part) for part in actions.split(chunk, dim=1)]
         return torch.cat(frames, dim=1)[:, :count]
 

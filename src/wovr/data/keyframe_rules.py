@@ -291,6 +291,7 @@ def _cut(store: EpisodeStore, start: _Start, horizons: dict[tuple[str, int], int
     meta = entry.meta
     clip = store.clip(start.episode, start.frame - memory + 1, memory)
     states = store.sim_state(start.episode)
+    proprio = store.proprio(start.episode) if store.proprio_dim else None  # all keyframes of a set have it, or none
     return Keyframe(
         kind=start.moment.kind,
         episode=entry.key,
@@ -307,4 +308,5 @@ def _cut(store: EpisodeStore, start: _Start, horizons: dict[tuple[str, int], int
         memory=clip.frames,
         memory_actions=store.actions(start.episode)[start.frame - memory : start.frame],
         sim_state=None if states is None else states[start.frame],
+        proprio=None if proprio is None else proprio[start.frame],
     )

@@ -30,7 +30,13 @@ LIST_FILE = "keyframes.json"
 ARRAYS_FILE = "keyframes.npz"
 
 _AGAIN = "find keyframes again with: wovr data keyframes DIR --out OUT"
-_ARRAYS = {"reference": "uint8", "memory": "uint8", "memory_actions": "float32", "sim_state": "float64"}
+_ARRAYS = {
+    "reference": "uint8",
+    "memory": "uint8",
+    "memory_actions": "float32",
+    "proprio": "float32",  # (n, P), P = 0 where there is none
+    "sim_state": "float64",
+}
 _FIELDS = {
     "kind": str,
     "episode": str,
@@ -67,6 +73,7 @@ class Keyframe:
         memory: (M, H, W, 3) uint8, the frames up to and including the start.
         memory_actions: (M, A) float32, the action that produced each memory frame.
         sim_state: (S,) float64, the simulator's state at the start, or None.
+        proprio: (P,) float32, what the robot knew of itself at the start, or None.
     """
 
     kind: str
@@ -84,6 +91,7 @@ class Keyframe:
     memory: np.ndarray
     memory_actions: np.ndarray
     sim_state: np.ndarray | None = None
+    proprio: np.ndarray | None = None
 
     def start_state(self, horizon: int | None = None) -> StartState:
         """Where a rollout begins.
@@ -96,6 +104,7 @@ class Keyframe:
             task=self.task,
             init_state=self.init_state,
             sim_state=self.sim_state,
+            proprio=self.proprio,
             reference=self.reference,
             memory=self.memory,
             memory_actions=self.memory_actions,
@@ -108,7 +117,7 @@ class KeyframeSet:
     """The keyframes of one folder.
 
     Attributes:
-        keyframes: At least one; all of one image size, memory and action space.
+        keyframes: At least one; all of one image size, memory, action space and proprioception.
         datasets: Fingerprint of each data set they were taken from.
         options: How they were chosen; JSON values.
     """
@@ -134,6 +143,12 @@ class KeyframeSet:
         return int(self.keyframes[0].memory_actions.shape[1])
 
     @property
+    def proprio_dim(self) -> int:
+        """P; 0 where there is no proprioception."""
+        proprio = self.keyframes[0].proprio
+        return 0 if proprio is None else len(proprio)
+
+    @property
     def suites(self) -> list[str]:
         """Names of the suites, sorted."""
         return sorted({keyframe.suite for keyframe in self.keyframes})
@@ -150,6 +165,7 @@ def save_keyframes(folder: Path, found: KeyframeSet) -> None:
         raise UserError(f"{folder}: no keyframe to write", "choose other episodes or rules")
     arrays = {name: [getattr(keyframe, name) for keyframe in frames] for name in ("reference", "memory")}
     arrays["memory_actions"] = [keyframe.memory_actions for keyframe in frames]
+    arrays["proprio"] = [np.zeros(0) if keyframe.proprio is None else keyframe.proprio for keyframe in frames]
     for name, values in arrays.items():
         shapes = sorted({value.shape for value in values})
         if len(shapes) > 1:
@@ -198,7 +214,7 @@ def load_keyframes(folder: Path) -> KeyframeSet:
     _check_rows(path, rows)
     arrays = _load_arrays(folder / ARRAYS_FILE, header.get("arrays_sha256"))
     sizes = [row["sim_state_size"] for row in rows]
-    if {len(arrays[name]) for name in ("reference", "memory", "memory_actions")} != {len(rows)} or (
+    if {len(arrays[name]) for name in _ARRAYS if name != "sim_state"} != {len(rows)} or (
         sum(sizes) != len(arrays["sim_state"])
     ):
         raise UserError(f"{folder / ARRAYS_FILE}: does not fit the {len(rows)} keyframes of {LIST_FILE}", _AGAIN)
@@ -210,6 +226,7 @@ def load_keyframes(folder: Path) -> KeyframeSet:
             memory=arrays["memory"][i],
             memory_actions=arrays["memory_actions"][i],
             sim_state=states[i] if sizes[i] else None,
+            proprio=arrays["proprio"][i] if arrays["proprio"].size else None,
         )
         for i, row in enumerate(rows)
     ]
@@ -248,6 +265,7 @@ def _load_arrays(path: Path, sha256: Any) -> dict[str, np.ndarray]:
         or (len(image) != 3 or image[2] != 3)
         or (len(shapes["memory"]) != 5 or shapes["memory"][2:] != image)
         or (len(shapes["memory_actions"]) != 3 or shapes["memory_actions"][:2] != shapes["memory"][:2])
+        or len(shapes["proprio"]) != 2
         or len(shapes["sim_state"]) != 1
     ):
         raise UserError(f"{path}: arrays of shapes {shapes} are no keyframes", _AGAIN)

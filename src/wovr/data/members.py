@@ -146,16 +146,25 @@ def check_episode(episode: Episode) -> None:
     check_num_frames(num_frames)
     check_actions(episode.actions, num_frames)
     check_success(episode.success, num_frames)
-    for name, dtype in OPTIONAL_ARRAYS.items():
+    for name in OPTIONAL_ARRAYS:
         array = getattr(episode, name)
-        if array is None:
-            continue
-        shape_ok = array.ndim >= 2 if name == "camera" else array.ndim == 2
-        if array.dtype != dtype or not shape_ok or len(array) != num_frames:
-            raise ValueError(
-                f"{name}: {_describe(array)}, must be {dtype} with one row for each of {num_frames} frames"
-            )
+        if array is not None:
+            check_optional(name, array, num_frames)
     check_meta(episode.meta)
+
+
+def check_optional(name: str, array: np.ndarray, num_frames: int) -> None:
+    """Check one of OPTIONAL_ARRAYS.
+
+    Raises:
+        ValueError: Wrong type or shape, or proprioception that is not finite.
+    """
+    dtype = OPTIONAL_ARRAYS[name]
+    shape_ok = array.ndim >= 2 if name == "camera" else array.ndim == 2
+    if array.dtype != dtype or not shape_ok or len(array) != num_frames:
+        raise ValueError(f"{name}: {_describe(array)}, must be {dtype} with one row for each of {num_frames} frames")
+    if name == "proprio" and not np.isfinite(array).all():
+        raise ValueError("proprio: not finite")
 
 
 def check_num_frames(num_frames: int) -> None:

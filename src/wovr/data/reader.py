@@ -24,6 +24,7 @@ from wovr.data.members import (
     check_actions,
     check_image_size,
     check_num_frames,
+    check_optional,
     check_success,
     decode_array,
     decode_episode,
@@ -184,15 +185,43 @@ class EpisodeStore:
         Raises:
             UserError: It is damaged.
         """
-        entry = self.entries[index]
-        place = entry.places.get("sim_state.npy")
-        if place is None:
-            return None
-        with _naming(entry):
-            states = decode_array("sim_state.npy", self._files.read(entry.shard, place))
-            if states.dtype != np.float64 or states.ndim != 2 or len(states) != entry.num_frames:
-                raise ValueError(f"sim_state.npy: {states.dtype} {states.shape} for {entry.num_frames} frames")
-        return states
+        return self._optional(index, "sim_state")
+
+    def proprio(self, index: int) -> np.ndarray | None:
+        """(T, P) float32, what the robot knew of itself at each frame of an episode, or None where it holds none.
+
+        Raises:
+            UserError: It is damaged or not finite.
+        """
+        return self._optional(index, "proprio")
+
+    @cached_property
+    def proprio_dim(self) -> int:
+        """P if every episode has proprioception of one and the same P, else 0. Reads headers, at the first use.
+
+        Raises:
+            UserError: A header is damaged.
+        """
+        if not all("proprio.npy" in entry.places for entry in self.entries):
+            return 0
+        dims = set()
+        for entry in self.entries:
+            with _naming(entry):
+                shape, _, _ = self._header(entry, "proprio.npy")
+                if len(shape) != 2:
+                    raise ValueError(f"proprio: shape {shape}, must be (T, P)")
+                dims.add(shape[1])
+        return dims.pop() if len(dims) == 1 else 0
+
+    def first_proprio(self, indices: Sequence[int]) -> np.ndarray:
+        """(N, P) float32, what the robot says of itself at the first frames of some episodes; P is `proprio_dim`.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        if not self.proprio_dim:
+            return np.zeros((len(indices), 0), np.float32)
+        return np.stack([states[0] for states in map(self.proprio, indices) if states is not None])
 
     def encoded_video(self, index: int) -> bytes:
         """The bytes of an episode's video.
@@ -234,6 +263,23 @@ class EpisodeStore:
             meta=entry.meta,
         )
 
+    def _optional(self, index: int, name: str) -> np.ndarray | None:
+        """One of OPTIONAL_ARRAYS, None where the episode holds none."""
+        entry = self.entries[index]
+        place = entry.places.get(f"{name}.npy")
+        if place is None:
+            return None
+        with _naming(entry):
+            array = decode_array(f"{name}.npy", self._files.read(entry.shard, place))
+            check_optional(name, array, entry.num_frames)
+        return array
+
+    def _header(self, entry: EpisodeEntry, field: str) -> tuple[tuple[int, ...], np.dtype, int]:
+        """Shape, dtype and offset of the values of a member."""
+        place = entry.places[field]
+        head = self._files.read(entry.shard, Place(place.offset, min(place.size, _HEADER_BYTES)))
+        return array_header(field, head)
+
     def _frame_pieces(self, index: int, pieces: Sequence[tuple[int, int | None]]) -> list[np.ndarray]:
         entry = self.entries[index]
         with _naming(entry):
@@ -252,8 +298,7 @@ class EpisodeStore:
     def _raw_frames(self, entry: EpisodeEntry, start: int, stop: int | None) -> np.ndarray:
         """Rows of `frames.npy`, read without the others."""
         place = entry.places["frames.npy"]
-        header = self._files.read(entry.shard, Place(place.offset, min(place.size, _HEADER_BYTES)))
-        shape, dtype, skip = array_header("frames.npy", header)
+        shape, dtype, skip = self._header(entry, "frames.npy")
         stop = entry.num_frames if stop is None else stop
         row = int(np.prod(shape[1:]))
         if dtype != np.uint8 or not 0 <= start < stop <= shape[0] or skip + shape[0] * row != place.size:

@@ -41,6 +41,7 @@ class StartStates:
         keyframe_share: As given.
         image_size: (H, W).
         action_dim: A.
+        proprio_dim: P of every start; 0 where the episodes do not all have the same proprioception, and no start any.
         fps: Control rate, Hz.
         fingerprint: 16 hexadecimal digits that stand for the episodes.
 
@@ -72,6 +73,7 @@ class StartStates:
         self.keyframe_share = float(keyframe_share)
         self.image_size = store.image_size
         self.action_dim = store.action_dim
+        self.proprio_dim = store.proprio_dim
         self.fps = float(store.datasets[0]["fps"])
         self.fingerprint = store.fingerprint
         chosen = _choose_episodes(store, suites, tasks)
@@ -82,6 +84,7 @@ class StartStates:
             meta = store.entries[index].meta
             by_task.setdefault((meta.suite, meta.task), []).append(index)
             states = store.sim_state(index)
+            proprio = store.proprio(index) if self.proprio_dim else None
             self.starts.append(
                 StartState(
                     suite=meta.suite,
@@ -89,6 +92,7 @@ class StartStates:
                     init_state=max(0, meta.init_state),
                     sim_state=None if states is None else states[0],
                     reference=store.frames(index, 0, 1)[0],
+                    proprio=None if proprio is None else proprio[0],
                 )
             )
         for (suite, task), indices in sorted(by_task.items()):
@@ -199,6 +203,7 @@ def _check_origin(folder: Path, found: KeyframeSet, store: EpisodeStore) -> None
     for name, value, expected in (
         ("images", found.image_size, store.image_size),
         ("action dimensions", found.action_dim, store.action_dim),
+        ("proprioception dimensions", found.proprio_dim, store.proprio_dim),
     ):
         if value != expected:
             raise UserError(

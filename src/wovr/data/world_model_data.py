@@ -35,6 +35,8 @@ class WorldModelBatch:
         known: (B, M + K) bool, False where no action produced the frame: the first frame, and repetitions of it.
         start: (B,) int64, index of the last memory frame in its episode.
         keys: Keys of the episodes.
+        proprio: (B, 1 + K, P) float32, proprioception at the last memory frame and at each new one; P is 0 where the
+            episodes hold none.
         latents: (B, 1 + (M + K) / 4, C, h, w) float32, the frames encoded: the first, then each group of four. None
             where they are not cached.
     """
@@ -44,10 +46,16 @@ class WorldModelBatch:
     known: Tensor
     start: Tensor
     keys: list[str]
+    proprio: Tensor
     latents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def chunk(self) -> int:
+        """K."""
+        return self.proprio.shape[1] - 1
 
 
 class WorldModelWindows:
@@ -82,8 +90,11 @@ class WorldModelWindows:
         self._frames = np.empty((int(lengths[fits].sum()), height, width, 3), np.uint8)
         # One row more, of zeros, which index NO_ACTION finds.
         self._actions: list[np.ndarray] = []
+        self._proprio: list[np.ndarray] = []
         for index, row, length in zip(episodes, self._rows, lengths, strict=True):
             self._actions.append(np.concatenate([store.actions(index), np.zeros((1, store.action_dim), np.float32)]))
+            states = store.proprio(index) if store.proprio_dim else None
+            self._proprio.append(np.zeros((length, 0), np.float32) if states is None else states)
             if row >= 0:
                 self._frames[row : row + length] = store.frames(index)
 
@@ -106,12 +117,15 @@ class WorldModelWindows:
         for i in np.flatnonzero(~cached):
             frames[i] = self._decode(int(self.episodes[episode[i]]), index.frames[i])
         actions = np.stack([self._actions[e][of] for e, of in zip(episode, index.actions, strict=True)])
+        moments = start[:, None] + np.arange(self.chunk + 1)
+        proprio = np.stack([self._proprio[e][of] for e, of in zip(episode, moments, strict=True)])
         return WorldModelBatch(
             frames=torch.from_numpy(frames),
             actions=torch.from_numpy(actions),
             known=torch.from_numpy(index.actions != NO_ACTION),
             start=torch.from_numpy(start),
             keys=[self.store.entries[e].key for e in self.episodes[episode]],
+            proprio=torch.from_numpy(proprio),
             latents=None if self.latents is None else self._latents(self.latents, episode, index.frames),
         )
 

@@ -49,6 +49,14 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
     def sim_state(self) -> np.ndarray | None:
         """(S,) float64, all that `start(StartState(sim_state=...))` needs to go on bit-exactly; None if impossible."""
 
+    def proprio(self) -> np.ndarray | None:
+        """(P,) float32, what the robot knows of itself; None where it says nothing.
+
+        First the position (x, y, z) of its hand, then whatever else says how it is going to move. All finite, and
+        always the same P.
+        """
+        return None
+
     @abstractmethod
     def expert_action(self) -> np.ndarray:
         """(A,) float32, the scripted expert's action in the current state.

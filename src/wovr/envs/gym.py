@@ -47,7 +47,8 @@ class GymEnv(SimulatorEnv):
     An episode also ends (`truncated`) where the environment itself ends it without success. States can be stored where
     the environment has `get_state() -> (S,)` and `set_state(state)` (which returns the observation, when the picture
     is part of it), or keeps its `model` and `data` in MuJoCo. An `expert_action()` of the environment, in its own
-    units, is used as the expert.
+    units, is used as the expert. A `proprio() -> (P,)` of the environment is stored with the states: the position
+    (x, y, z) of the robot's hand, then whatever else says how it is going to move.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
@@ -127,6 +128,12 @@ class GymEnv(SimulatorEnv):
         """(S,) float64: steps elapsed, then the environment's state; None where it has none to give."""
         own = self._own_state()
         return None if own is None else np.concatenate([[float(self.elapsed)], own])
+
+    def proprio(self) -> np.ndarray | None:
+        """(P,) float32, the wrapped environment's own `proprio()`; None where it has none."""
+        own = getattr(self.env.unwrapped, "proprio", None)
+        values = own() if callable(own) else None
+        return None if values is None else np.asarray(values, dtype=np.float32)
 
     def expert_action(self) -> np.ndarray:
         """(A,) float32, the wrapped environment's own expert."""

@@ -365,6 +365,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
                 begin.memory,
                 begin.memory_actions,
                 age=begin.age,
+                proprio=begin.proprio,
                 seeds=[seed % 2**63 for _, seed in starts.values()],
             )
             parts.append(self.imagination.snapshot())

@@ -47,9 +47,10 @@ class Beginnings:
 
     Attributes:
         reference: (R, H, W, 3) uint8, the first frame of each episode.
-        memory: (R, P, H, W, 3) uint8, frames up to and including the start, the first one repeated where there are
-            fewer than P.
-        memory_actions: (R, P, A) float32, the action that produced each; neutral where none did.
+        memory: (R, M, H, W, 3) uint8, frames up to and including the start, the first one repeated where there are
+            fewer than M.
+        memory_actions: (R, M, A) float32, the action that produced each; neutral where none did.
+        proprio: (R, P) float32, what the robots know of themselves at the start; P = 0 where no start says it.
         age: (R,) float32, frames from the reference to the start.
         horizon: (R,) int64, actions left.
         instructions: R sentences.
@@ -59,6 +60,7 @@ class Beginnings:
     reference: np.ndarray
     memory: np.ndarray
     memory_actions: np.ndarray
+    proprio: np.ndarray
     age: np.ndarray
     horizon: np.ndarray
     instructions: list[str]
@@ -74,12 +76,12 @@ def prepare_starts(
         starts: One or more.
         pool: Knows instructions and horizons.
         known: The tasks that success can be judged of.
-        length: Frames of memory wanted, P.
+        length: Frames of memory wanted, M.
         neutral: (A,) float32, the action that stands for none.
 
     Raises:
         UserError: A start state without a reference frame, with arrays of other shapes, without a horizon, or of a task
-            that is not known.
+            that is not known; proprioception that only some have, or that differs in size.
     """
     judged = set(known)
     references, memories, actions, ages, horizons = [], [], [], [], []
@@ -119,6 +121,7 @@ def prepare_starts(
         np.stack(references),
         np.stack(memories),
         np.stack(actions).astype(np.float32),
+        _proprio(starts),
         np.array(ages, np.float32),
         np.array(horizons, np.int64),
         [pool.instruction(start.suite, start.task) for start in starts],
@@ -126,8 +129,18 @@ def prepare_starts(
     )
 
 
+def _proprio(starts: Sequence[StartState]) -> np.ndarray:
+    """(R, P) float32, P = 0 where no start has any."""
+    values = [np.zeros(0) if start.proprio is None else np.asarray(start.proprio) for start in starts]
+    shapes = sorted({value.shape for value in values})
+    if len(shapes) > 1 or len(shapes[0]) != 1:
+        what = "with and without proprioception" if (0,) in shapes else f"with proprioception of shapes {shapes}"
+        raise UserError(f"start states {what}", "collect the episodes again")
+    return np.stack(values).astype(np.float32)
+
+
 def _checked(frames: np.ndarray | None, where: str, what: str, size: tuple[int, int], many: bool = False) -> np.ndarray:
-    """Frames of a start state, (H, W, 3) or (P, H, W, 3) uint8."""
+    """Frames of a start state, (H, W, 3) or (M, H, W, 3) uint8."""
     if frames is None:
         raise UserError(
             f"{where}: it has no {what}, and an imagined rollout begins with one", "draw start states from episodes"

@@ -94,6 +94,10 @@ class MetaWorldEnv(SimulatorEnv):
         """(S,) float64: task, steps elapsed, layout, Meta-World's last observations, MuJoCo's integration state."""
         return self._started().state()
 
+    def proprio(self) -> np.ndarray:
+        """(7,) float32: the hand (x, y, z) in metres, the gripper's opening (1 is open), the commanded hand."""
+        return self._started().proprio()
+
     def expert_action(self) -> np.ndarray:
         """(4,) float32, the package's own scripted policy."""
         return self._started().expert_action()
@@ -207,6 +211,11 @@ class _TaskSimulator:
         env._prev_obs = parts[2].copy()
         self.observation = parts[3].copy()
         self._set_physics(parts[4])
+
+    def proprio(self) -> np.ndarray:
+        """(7,) float32, see MetaWorldEnv."""
+        # From the observation, which is stored with the state: MuJoCo's positions are a substep behind after a step.
+        return np.concatenate([self.observation[:4], self.env.data.mocap_pos[0]]).astype(np.float32)
 
     def expert_action(self) -> np.ndarray:
         """(4,) float32 in [-1, 1]."""

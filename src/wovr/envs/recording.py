@@ -86,6 +86,7 @@ class Recording:
             success=rollout.success,
             meta=meta,
             sim_state=rollout.sim_state,
+            proprio=rollout.proprio,
         )
 
 

@@ -13,6 +13,7 @@ from wovr.types import TaskInfo
 ENVIRONMENTS: dict[str, str] = {
     "tabletop": "wovr.envs.tabletop.env:TabletopEnv",
     "metaworld": "wovr.envs.metaworld:MetaWorldEnv",
+    "libero": "wovr.envs.libero:LiberoEnv",
     "gym": "wovr.envs.gym:GymEnv",
 }
 """Name -> import path of a SimulatorEnv."""

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.simulation_worker import Recorded
 from wovr.envs.workers import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.types import CHUNK, ChunkStep, StartState
@@ -56,6 +57,7 @@ class Rollout:
         success: (T,) bool; frame 0 counts as not successful.
         sim_state: (T, S) float64, or None where states are not recorded or not to be had.
         info: Further arrays (T - 1, ...), those of ChunkStep.info: what the environment and the actor add.
+        proprio: (T, P) float32, what the robot knew of itself, or None like `sim_state`.
     """
 
     number: int
@@ -66,6 +68,7 @@ class Rollout:
     success: np.ndarray
     sim_state: np.ndarray | None
     info: dict[str, np.ndarray] = field(default_factory=dict)
+    proprio: np.ndarray | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -188,12 +191,13 @@ def _start(
         seeds[index] = int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0])
     env.reset(seed=seeds, options={"start_states": starts, "reset_mask": mask})  # type: ignore[arg-type]
     observation = env.observe()
-    states: Sequence[np.ndarray | None] = [None] * len(filled)
+    recorded = [Recorded()] * len(filled)
     if isinstance(env, WorkerVectorEnv) and env.record_states:
-        states = env.sim_states([index for index, _ in filled])
-    for (index, episode), state in zip(filled, states, strict=True):
+        started = [index for index, _ in filled]
+        recorded = [Recorded(*both) for both in zip(env.sim_states(started), env.proprios(started), strict=True)]
+    for (index, episode), first in zip(filled, recorded, strict=True):
         generator = np.random.default_rng([seed, episode.number, 0])
-        rows[index] = _Row(episode, generator, observation.instruction[index], observation.image[index], state)
+        rows[index] = _Row(episode, generator, observation.instruction[index], observation.image[index], first)
 
 
 class _Row:
@@ -205,7 +209,7 @@ class _Row:
         generator: np.random.Generator,
         instruction: str,
         image: np.ndarray,
-        state: np.ndarray | None,
+        first: Recorded,
     ) -> None:
         self.episode = episode
         self.generator = generator
@@ -213,7 +217,8 @@ class _Row:
         self.frames = [image[None]]
         self.actions: list[np.ndarray] = []
         self.success = [np.zeros(1, bool)]
-        self.states = None if state is None else [state[None]]
+        self.states = None if first.sim_state is None else [first.sim_state[None]]
+        self.proprio = None if first.proprio is None else [first.proprio[None]]
         self.info: dict[str, list[np.ndarray]] = {}
 
     def append(self, chunk: ChunkStep, index: int) -> None:
@@ -224,6 +229,8 @@ class _Row:
         self.success.append(chunk.success[index, :count].copy())
         if self.states is not None and chunk.sim_state is not None:
             self.states.append(chunk.sim_state[index][:count])
+        if self.proprio is not None and chunk.proprio is not None:
+            self.proprio.append(chunk.proprio[index][:count])
         for name, values in chunk.info.items():
             self.info.setdefault(name, []).append(values[index, :count].copy())
 
@@ -237,6 +244,7 @@ class _Row:
             actions=np.concatenate(self.actions),
             success=np.concatenate(self.success),
             sim_state=None if self.states is None else np.concatenate(self.states),
+            proprio=None if self.proprio is None else np.concatenate(self.proprio),
             info={name: np.concatenate(values) for name, values in self.info.items()},
         )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -33,7 +33,7 @@ class WorkerSettings:
         name: Environment, as in `wovr.envs.registry`.
         arguments: Arguments of its class.
         rows: Rows of the vector environment this worker simulates.
-        record_states: Whether chunks bring the simulator's state after each step.
+        record_states: Whether chunks bring the simulator's state and proprioception after each step.
         steps_after_success: Steps an episode goes on after its first success.
     """
 
@@ -60,6 +60,18 @@ class StartOrder:
 
     start: StartState | None
     seed: int | None
+
+
+class Recorded(NamedTuple):
+    """What is recorded of a simulator beside pictures and flags; None where it is not recorded or not to be had.
+
+    Attributes:
+        sim_state: (S,) float64 at one moment, (K, S) after each step of a chunk.
+        proprio: (P,) float32 at one moment, (K, P) after each step of a chunk.
+    """
+
+    sim_state: np.ndarray | None = None
+    proprio: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ class SimulatorRow:
         self.image = np.zeros(env.observation_space["image"].shape, np.uint8)  # type: ignore[index]
         self._steps_left: int | None = None
         self._steps_after_success: int | None = None
+        self._proprio_dim: int | None = None
 
     def start(self, order: StartOrder) -> str:
         """Start an episode; returns its instruction."""
@@ -133,6 +146,25 @@ class SimulatorRow:
         """(S,) float64, the simulator's state; None where it has none."""
         state = self.env.sim_state()
         return None if state is None else np.array(state, np.float64)
+
+    def proprio(self) -> np.ndarray | None:
+        """(P,) float32, what the robot knows of itself, always the same P; None where it says nothing."""
+        proprio = self.env.proprio()
+        if proprio is not None:
+            proprio = np.array(proprio, np.float32)
+            if proprio.ndim != 1 or not proprio.size or not np.isfinite(proprio).all():
+                raise UserError(
+                    f"environment '{self.settings.name}': proprio() of shape {proprio.shape}, must be (P,) and finite",
+                    "mend the environment",
+                )
+        dim = 0 if proprio is None else proprio.size
+        if self._proprio_dim not in (None, dim):
+            raise UserError(
+                f"environment '{self.settings.name}': proprio() gives {dim} numbers, {self._proprio_dim} before",
+                "mend the environment",
+            )
+        self._proprio_dim = dim
+        return proprio
 
     def _take_image(self, observation: Mapping[str, Any]) -> None:
         image = np.asarray(observation["image"])
@@ -189,18 +221,17 @@ class SimulationWorker:
                 self.blocks.current[row] = simulator.image
         return instructions
 
-    def chunk(self, rows: Sequence[int], num_steps: int, expert: bool) -> dict[int, np.ndarray | None]:
+    def chunk(self, rows: Sequence[int], num_steps: int, expert: bool) -> dict[int, Recorded]:
         """Execute up to `num_steps` shared actions, or the expert's, in each of `rows`.
 
         Returns:
-            Row -> (num_steps, S) float64, the state after each step (the last one repeated after the end); None
-            where states are not recorded or not to be had.
+            Row -> what was recorded after each of `num_steps` steps (the last repeated after the end).
         """
         return {row: self._row_chunk(row, num_steps, expert) for row in rows}
 
-    def _row_chunk(self, row: int, num_steps: int, expert: bool) -> np.ndarray | None:
+    def _row_chunk(self, row: int, num_steps: int, expert: bool) -> Recorded:
         simulator, blocks = self.rows[row], self.blocks
-        states: list[np.ndarray | None] = []
+        moments: list[Recorded] = []
         for step in range(num_steps):
             valid = simulator.running
             success = terminated = truncated = False
@@ -209,22 +240,25 @@ class SimulationWorker:
                     blocks.actions[row, step] = simulator.expert_action()
                 success, terminated, truncated = simulator.step(blocks.actions[row, step].copy())
                 if self.settings.record_states:
-                    states.append(simulator.state())
+                    moments.append(Recorded(simulator.state(), simulator.proprio()))
             else:
                 if expert:
                     blocks.actions[row, step] = 0.0
-                if states:
-                    states.append(states[-1])
+                if moments:
+                    moments.append(moments[-1])
             blocks.images[row, step] = simulator.image
             blocks.success[row, step], blocks.valid[row, step] = success, valid
             blocks.terminated[row, step], blocks.truncated[row, step] = terminated, truncated
         blocks.current[row] = simulator.image
-        known = [state for state in states if state is not None]
-        return np.stack(known) if known and len(known) == len(states) else None
+        return Recorded(*(_stack(values) for values in zip(*moments, strict=True)))
 
     def states(self, rows: Sequence[int]) -> dict[int, np.ndarray | None]:
         """Row -> (S,) float64, the simulator's current state; None where it cannot tell."""
         return {row: self.rows[row].state() for row in rows}
+
+    def proprios(self, rows: Sequence[int]) -> dict[int, np.ndarray | None]:
+        """Row -> (P,) float32, what the robot knows of itself now; None where it says nothing."""
+        return {row: self.rows[row].proprio() for row in rows}
 
     def close(self) -> None:
         """Close the simulators."""
@@ -257,6 +291,12 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
             return
         if method == "close":
             return
+
+
+def _stack(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """(K, ...) of K vectors; None where one of them is missing."""
+    known = [value for value in values if value is not None]
+    return np.stack(known) if len(known) == len(values) else None
 
 
 def _check_spaces(name: str, env: SimulatorEnv) -> None:

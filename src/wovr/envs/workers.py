@@ -21,6 +21,7 @@ from gymnasium.vector.utils import batch_space
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.shared_blocks import BlockShape, SharedBlocks, make_shared_file
 from wovr.envs.simulation_worker import (
+    Recorded,
     StartOrder,
     WorkerFailure,
     WorkerReport,
@@ -46,7 +47,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         num_envs: Simulators side by side, N.
         num_workers: Processes; more than N are not started.
         arguments: Arguments of the simulator's class.
-        record_states: Whether `ChunkStep.sim_state` is filled.
+        record_states: Whether `ChunkStep.sim_state` and `ChunkStep.proprio` are filled.
         steps_after_success: Steps an episode goes on after its first successful frame before it terminates, so that a
             store gets more than one frame a success.
         max_chunk: Most actions executed per message; longer chunks take several.
@@ -178,12 +179,15 @@ class WorkerVectorEnv(ChunkVectorEnv):
 
     def sim_states(self, rows: Sequence[int] | None = None) -> list[np.ndarray | None]:
         """Current states of the simulators, (S,) float64 each, of `rows` or all; None where there is none to be had."""
-        rows = range(self.num_envs) if rows is None else rows
-        states: dict[int, np.ndarray | None] = {}
-        requests = {worker: ("states", (share,)) for worker, share in self._shares(rows).items()}
-        for answer in self._request(requests).values():
-            states |= answer
-        return [states[row] for row in rows]
+        return self._ask("states", rows)
+
+    def proprios(self, rows: Sequence[int] | None = None) -> list[np.ndarray | None]:
+        """What the robots of `rows` or all know of themselves now, (P,) float32 each; None where one says nothing.
+
+        Raises:
+            UserError: It is not a finite vector, or not as long as before.
+        """
+        return self._ask("proprios", rows)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """Execute K actions in every row that has not ended; see ChunkVectorEnv.step_chunk."""
@@ -209,7 +213,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         }
         images = np.empty((*leading, *blocks.current.shape[1:]), np.uint8)
         executed = np.zeros((*leading, self.action_dim), np.float32)
-        states: list[list[np.ndarray | None]] = [[] for _ in range(self.num_envs)]
+        recorded: list[list[Recorded]] = [[] for _ in range(self.num_envs)]
         for first in range(0, num_steps, self.max_chunk):
             steps = slice(first, min(first + self.max_chunk, num_steps))
             here = slice(0, steps.stop - first)
@@ -225,14 +229,15 @@ class WorkerVectorEnv(ChunkVectorEnv):
             except UserError:
                 self._active[:] = False  # some rows have moved and some have not: only a reset makes sense of them
                 raise
-            for row_states in answers.values():
-                for row, state in row_states.items():
-                    states[row].append(state)
+            for answer in answers.values():
+                for row, piece in answer.items():
+                    recorded[row].append(piece)
             executed[running, steps] = blocks.actions[running, here]
             images[running, steps] = blocks.images[running, here]
             for name, flag in flags.items():
                 flag[running, steps] = getattr(blocks, name)[running, here]
             self._active &= ~(flags["terminated"][:, steps] | flags["truncated"][:, steps]).any(axis=1)
+        joined = [_join(pieces, num_steps) for pieces in recorded] if self.record_states else None
         return ChunkStep(
             images=images,
             success=flags["success"],
@@ -240,7 +245,8 @@ class WorkerVectorEnv(ChunkVectorEnv):
             truncated=flags["truncated"],
             valid=flags["valid"],
             actions=executed,
-            sim_state=[_join_states(pieces, num_steps) for pieces in states] if self.record_states else None,
+            sim_state=None if joined is None else [states for states, _ in joined],
+            proprio=None if joined is None else [proprio for _, proprio in joined],
         )
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -264,6 +270,15 @@ class WorkerVectorEnv(ChunkVectorEnv):
         for row in rows:
             shares.setdefault(row % self.num_workers, []).append(row)
         return shares
+
+    def _ask(self, method: str, rows: Sequence[int] | None) -> list[np.ndarray | None]:
+        """What a method of SimulationWorker says of each of `rows`, or of all."""
+        rows = range(self.num_envs) if rows is None else rows
+        said: dict[int, np.ndarray | None] = {}
+        requests = {worker: (method, (share,)) for worker, share in self._shares(rows).items()}
+        for answer in self._request(requests).values():
+            said |= answer
+        return [said[row] for row in rows]
 
     def _check_open(self) -> None:
         if self.closed:
@@ -334,10 +349,16 @@ def count_workers(workers: int) -> int:
     return workers or cores
 
 
-def _join_states(pieces: list[np.ndarray | None], num_steps: int) -> np.ndarray:
-    """(K, S) float64 of one row from those of its messages; the last state is repeated, (K, 0) where there is none."""
+def _join(pieces: Sequence[Recorded], num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """(K, S) float64 and (K, P) float32 of one row from those of its messages."""
+    states = _join_arrays([piece.sim_state for piece in pieces], num_steps, np.dtype(np.float64))
+    return states, _join_arrays([piece.proprio for piece in pieces], num_steps, np.dtype(np.float32))
+
+
+def _join_arrays(pieces: Sequence[np.ndarray | None], num_steps: int, dtype: np.dtype) -> np.ndarray:
+    """(K, ...) of one row from those of its messages; the last is repeated, (K, 0) where there is none."""
     known = [piece for piece in pieces if piece is not None]
     if not known or len(known) < len(pieces):
-        return np.zeros((num_steps, 0))
-    states = np.concatenate(known)
-    return np.concatenate([states, np.repeat(states[-1:], num_steps - len(states), axis=0)])
+        return np.zeros((num_steps, 0), dtype)
+    values = np.concatenate(known)
+    return np.concatenate([values, np.repeat(values[-1:], num_steps - len(values), axis=0)])

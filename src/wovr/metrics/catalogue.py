@@ -21,11 +21,14 @@ from wovr.metrics.frechet import FrechetRolloutDistance
 from wovr.metrics.optical_flow import FarnebackFlow, RAFTFlow
 from wovr.metrics.perceptual import LPIPS, FeatureDistance, FloLPIPS, IDMDistance, LPIPSDistance
 from wovr.metrics.pixels import PSNR, SSIM
+from wovr.metrics.policy_shift import PolicyShift
 from wovr.metrics.rollouts import RolloutMetric
 from wovr.metrics.state_error import StateError
 from wovr.metrics.weights import checked_weights, has_weights
 from wovr.models.checkpoint import load_network
 from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.policies.base import Policy
+from wovr.models.policies.loading import load_policy
 from wovr.models.state_probe import StateProbe
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -39,12 +42,14 @@ class Instruments:
         weights: Folder of weights, see `wovr.metrics.weights`.
         idm: Checkpoint of an inverse-dynamics network, or None.
         probe: Checkpoint of a state probe, or None.
+        policy: Checkpoint of a policy, or None.
         networks: What has been loaded so far; metrics share it.
     """
 
     weights: Path
     idm: Path | None = None
     probe: Path | None = None
+    policy: Path | None = None
     networks: dict[str, nn.Module] = field(default_factory=dict)
 
     def once(self, key: str, make: Callable[[], ModuleT]) -> ModuleT:
@@ -80,6 +85,17 @@ class Instruments:
             )
         path = self.probe
         return self.once("probe", lambda: load_network(path, StateProbe))
+
+    def the_policy(self, metric: str) -> Policy:
+        """The policy.
+
+        Raises:
+            UserError: None was given, or it cannot be loaded.
+        """
+        if self.policy is None:
+            raise UserError(f"{metric} needs a policy", "give --policy CKPT, the one that is to act in imagination")
+        path = self.policy
+        return self.once("policy", lambda: load_policy(path))
 
     def file(self, name: str, metric: str) -> Path:
         """The weights of a metric that has a stand-in.
@@ -127,6 +143,7 @@ METRICS: dict[str, Callable[[str, Sequence[int], Instruments], RolloutMetric]] =
         name, horizons, instruments.once(name, lambda: IDMWindows(instruments.idm_network(name)))
     ),
     "action_following": lambda name, horizons, instruments: ActionFollowing(horizons, instruments.idm_network(name)),
+    "policy_shift": lambda name, horizons, instruments: PolicyShift(horizons, instruments.the_policy(name)),
     "state_error": lambda name, horizons, instruments: StateError(horizons, instruments.state_probe(name)),
 }
 """Name -> how it is made, from its name, the horizons and the instruments."""

@@ -51,6 +51,7 @@ class RolloutBatch:
         movable: (B, P) bool, the point is an object that can be moved.
         held: (B, T, P) bool, the gripper really holds it.
         swapped: The same starts under other actions, or None.
+        instructions: B sentences, what the policy was told; None where that is not known.
         shared: What metrics have computed of the real frames, for the other rows of the table to use.
     """
 
@@ -62,6 +63,7 @@ class RolloutBatch:
     movable: Tensor | None = None
     held: Tensor | None = None
     swapped: Swapped | None = None
+    instructions: Sequence[str] | None = None
     shared: dict[object, Any] = field(default_factory=dict)
 
     def with_imagined(self, imagined: Tensor, swapped: Swapped | None) -> RolloutBatch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Context:
         actions: (B, 4 m, A) float32, the action that produced each memory frame; neutral where none did.
         age: (B,) float32, frames from the reference to the last memory frame.
         sigma: (B,) float32, noise level of the memory latents.
+        proprio: (B, P) float32, proprioception at the last memory frame; P is 0 for a model that is told none.
     """
 
     latents: Tensor
@@ -29,6 +30,7 @@ class Context:
     actions: Tensor
     age: Tensor
     sigma: Tensor
+    proprio: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Context:
         """The context with `function` applied to every tensor."""
@@ -85,3 +87,19 @@ def beside(noisy: Tensor, shown: Tensor, actions: Tensor) -> Tensor:
 def channels_beside(channels: int, shown: int, memory_slots: int, action_dim: int) -> int:
     """Channels that `beside` adds to C, for s latent frames of context."""
     return channels * shown + memory_slots * action_dim + 2
+
+
+def with_states(actions: Tensor, states: Tensor | None) -> Tensor:
+    """Put the states that actions lead to beside them.
+
+    Args:
+        actions: (B, T, A) float; the last K of them are the chunk's.
+        states: (B, 1 + K, P) float, before the chunk and after each of its actions; None for no states.
+
+    Returns:
+        (B, T, A + 2 P) float: action, state after it, and how far that is from the first; 0 before the chunk.
+    """
+    if states is None:
+        return actions
+    after = torch.cat([states[:, 1:], states[:, 1:] - states[:, :1]], dim=-1)
+    return torch.cat([actions, nn.functional.pad(after, (0, 0, actions.shape[1] - after.shape[1], 0))], dim=-1)

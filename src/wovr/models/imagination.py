@@ -91,6 +91,7 @@ class Imagination:
         memory_actions: Array | None = None,
         *,
         age: Array | None = None,
+        proprio: Array | None = None,
         seeds: Sequence[int] | None = None,
     ) -> None:
         """Begin N rollouts, at the first frame of an episode or (with a memory) at a keyframe.
@@ -100,10 +101,12 @@ class Imagination:
             memory: (N, P, H, W, 3) uint8, frames up to and including the start; None to start at the reference.
             memory_actions: (N, P, A) float, the action that produced each of them; None for neutral ones.
             age: (N,) frames from the reference to the start, which only a model with `reference_gap` looks at.
+            proprio: (N, P) float, proprioception at the start, which only a model with a robot model looks at.
             seeds: One a rollout; rollouts of one seed get the same noise. None for 0 .. N - 1.
 
         Raises:
-            UserError: Images whose sides the autoencoder cannot take, or another number of seeds.
+            UserError: Images whose sides the autoencoder cannot take, another number of seeds, or no proprioception
+                where it is needed.
         """
         count = len(reference)
         seeds = range(count) if seeds is None else seeds
@@ -111,7 +114,11 @@ class Imagination:
             raise UserError(f"{len(seeds)} seeds for {count} rollouts", "give one a rollout")
         with self._autocast():
             context = self.model.encode_context(
-                self._tensor(reference), self._maybe(memory), self._maybe(memory_actions), self._maybe(age)
+                self._tensor(reference),
+                self._maybe(memory),
+                self._maybe(memory_actions),
+                self._maybe(age),
+                self._maybe(proprio),
             )
         self._state = ImaginationState(
             context, torch.tensor(list(seeds), dtype=torch.int64), torch.zeros(count, dtype=torch.int64)

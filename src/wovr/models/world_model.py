@@ -18,12 +18,12 @@ from torch import Tensor
 from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float, frames_to_uint8
+from wovr.models.assembly import check_backbone, check_numbers, make_copy_head, make_follow_head
 from wovr.models.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
-from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.base import Backbone
 from wovr.models.checkpoint import Network
-from wovr.models.context import Context, EncodedWindow, beside, channels_beside
-from wovr.models.heads import CopyHead
+from wovr.models.context import Context, EncodedWindow, beside, with_states
+from wovr.models.robot_model import RobotModel
 from wovr.types import CHUNK
 
 FAR = 10**6
@@ -38,8 +38,13 @@ class WorldModel(Network):
         backbone: The network.
         prediction: What the backbone answers: `velocity` (noise - data) or `data` (the clean latents).
         head: `linear`: the answer as it is; `copy`: a blend, pixel by pixel, of generated colour, last memory frame and
-            reference frame (only with prediction `data` and PatchAutoencoder).
-        head_hidden: With head `copy`, channels of the answer that a further layer blends from; null for none.
+            reference frame (only with prediction `data` and PatchAutoencoder); `follow`: of these and of the last
+            memory frame moved along with the robot's hand (with a robot model and context `channels` too).
+        head_hidden: With head `copy`, channels of the answer that a further layer blends from, null for none; with
+            head `follow`, units of its perceptron.
+        robot: A fitted robot model. The network is then told, beside each action, the proprioception it predicts and
+            how far that is from where the chunk began; the backbone's action_dim is A + 2 P. Frozen here; its weights
+            travel in the world model's checkpoint. Null for actions alone.
         chunk: Actions of a chunk, K; a multiple of 4.
         memory: Frames of memory, M: 1 to 4, or a multiple of 4. With fewer than 4 the earliest is repeated.
         reference: Show the reference frame; false is an ablation.
@@ -71,8 +76,9 @@ class WorldModel(Network):
         autoencoder: Autoencoder,
         backbone: Backbone,
         prediction: Literal["velocity", "data"] = "velocity",
-        head: Literal["linear", "copy"] = "linear",
+        head: Literal["linear", "copy", "follow"] = "linear",
         head_hidden: int | None = None,
+        robot: RobotModel | None = None,
         chunk: int = CHUNK,
         memory: int = 4,
         reference: bool = True,
@@ -88,6 +94,7 @@ class WorldModel(Network):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
+        self.robot = None if robot is None else robot.requires_grad_(False)
         self.prediction = prediction
         self.chunk, self.memory = chunk, memory
         self.reference = reference
@@ -97,20 +104,26 @@ class WorldModel(Network):
         self.told, self.shift = told, shift
         self.sigmas = flow.sampling_sigmas(5, shift) if sigmas is None else list(sigmas)
         self.history = history
-        neutral = [0.0] * (backbone.action_dim - 1) + [-1.0] if neutral_action is None else neutral_action
+        neutral = [0.0] * (self.action_dim - 1) + [-1.0] if neutral_action is None else neutral_action
         self.new_latents = chunk // FRAMES_PER_LATENT
         self.memory_latents = -(-memory // FRAMES_PER_LATENT)
         self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
-        self._check_numbers(low_high, neutral)
-        self.copy_head = self._copy_head(head_hidden) if head == "copy" else None
-        self._check_backbone()
+        check_numbers(self, low_high, neutral)
+        self.copy_head = make_copy_head(self, head_hidden) if head == "copy" else None
+        self.follow_head = make_follow_head(self, head_hidden) if head == "follow" else None
+        check_backbone(self)
         self.noisy_context = low_high[0], low_high[1]
         self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
 
     @property
     def action_dim(self) -> int:
         """A."""
-        return self.backbone.action_dim
+        return self.backbone.action_dim - 2 * self.proprio_dim
+
+    @property
+    def proprio_dim(self) -> int:
+        """P, numbers of the proprioception that a rollout has to begin with; 0 without a robot model."""
+        return 0 if self.robot is None else self.robot.proprio_dim
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but the autoencoder, which is frozen."""
@@ -135,8 +148,9 @@ class WorldModel(Network):
             except exc.InvalidCxxCompiler as error:
                 raise UserError("there is no C++ compiler, which torch.compile needs", "install g++") from error
         self.backbone.compile_blocks()
-        if self.copy_head is not None:
-            self.copy_head.compile()
+        for head in (self.copy_head, self.follow_head):
+            if head is not None:
+                head.compile()
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
@@ -153,6 +167,7 @@ class WorldModel(Network):
         memory: Tensor | None = None,
         memory_actions: Tensor | None = None,
         age: Tensor | None = None,
+        proprio: Tensor | None = None,
     ) -> Context:
         """Encode where a rollout starts.
 
@@ -163,9 +178,10 @@ class WorldModel(Network):
             memory_actions: (B, P, A) float, the action that produced each of them; None for neutral ones.
             age: (B,) float, frames from the reference to the last memory frame, which only `reference_gap` looks at;
                 None for 0 where there is no memory, and for farther than any gap where there is.
+            proprio: (B, P) float, proprioception at the start; only a robot model needs it.
 
         Raises:
-            UserError: Images whose sides the autoencoder cannot take.
+            UserError: Images whose sides the autoencoder cannot take, or no proprioception where it is needed.
         """
         if age is None:
             age = self.neutral.new_full((len(reference),), 0 if memory is None else FAR)
@@ -174,11 +190,18 @@ class WorldModel(Network):
             memory_actions = self.neutral.expand(*memory.shape[:2], -1)
         memory, actions = self._fill_memory(memory, memory_actions)
         latents = self._encode(reference, memory)
-        return Context(latents, reference, memory, actions, age.to(self.neutral), self.neutral.new_zeros(len(memory)))
+        clean = self.neutral.new_zeros(len(memory))
+        return Context(latents, reference, memory, actions, age.to(self.neutral), clean, self._proprio(proprio, clean))
 
     @torch.no_grad()
     def encode_window(
-        self, frames: Tensor, actions: Tensor, known: Tensor, start: Tensor, latents: Tensor | None = None
+        self,
+        frames: Tensor,
+        actions: Tensor,
+        known: Tensor,
+        start: Tensor,
+        latents: Tensor | None = None,
+        proprio: Tensor | None = None,
     ) -> EncodedWindow:
         """Encode training windows.
 
@@ -189,6 +212,10 @@ class WorldModel(Network):
             start: (B,) index of the last memory frame in its episode.
             latents: (B, 1 + m + n, C, h, w) float, the frames encoded before, where `memory` fills its slots; None to
                 encode them now.
+            proprio: (B, P) float, proprioception at the last memory frame; only a robot model needs it.
+
+        Raises:
+            UserError: There is no proprioception where it is needed.
         """
         actions = torch.where(known[..., None], actions, self.neutral)
         reference, memory, new = torch.split(frames, [1, self.memory_slots, self.chunk], dim=1)
@@ -201,7 +228,9 @@ class WorldModel(Network):
         )
         seen, target = torch.split(encoded, [1 + self.memory_latents, self.new_latents], dim=2)
         age = start.to(self.neutral)
-        context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age))
+        context = Context(
+            seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), self._proprio(proprio, age)
+        )
         return EncodedWindow(context, target, actions[:, self.memory_slots :])
 
     def noise_memory(self, context: Context, sigma: Tensor, noise: Tensor) -> Context:
@@ -228,23 +257,35 @@ class WorldModel(Network):
             (B, C, n, h, w) float32.
         """
         shown = context.latents if self.reference else context.latents[:, :, 1:]
+        reference, last = context.latents[:, :, 0], context.latents[:, :, -1]
+        states = None if self.robot is None else self.robot.states(context.proprio, actions)
+        cues = None
+        if self.follow_head is not None and self.robot is not None and states is not None:
+            cues = self.follow_head.cues(self.robot, states, last)
         if self.context == "channels":
             latents, time = beside(noisy, shown, context.actions), sigma[:, None].expand(-1, self.new_latents)
-            answer = self.backbone(latents, time, actions, None, reference=False, new=self.new_latents)
+            if cues is not None and self.follow_head is not None:
+                latents = torch.cat([latents, self.follow_head.cue_channels(cues).to(latents)], dim=1)
+            answer = self.backbone(
+                latents, time, with_states(actions, states), None, reference=False, new=self.new_latents
+            )
         else:
             of_reference = FRAMES_PER_LATENT if self.reference else 0
             answer = self.backbone(
                 torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
                 self._time(context, sigma),
-                torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
+                with_states(
+                    torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
+                    states,
+                ),
                 self._position(context),
                 reference=self.reference,
                 new=self.new_latents,
             )
         # answer: (B, C + what the head needs, n, h, w)
-        if self.copy_head is None:
-            return answer.float()
-        return self.copy_head(answer, reference=context.latents[:, :, 0], last=context.latents[:, :, -1])
+        if self.follow_head is not None and cues is not None:
+            return self.follow_head(answer, cues, reference, last)
+        return answer.float() if self.copy_head is None else self.copy_head(answer, reference=reference, last=last)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
         """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
@@ -308,7 +349,8 @@ class WorldModel(Network):
         else:
             seen = self._encode(context.reference, memory)
         age = context.age + self.chunk
-        return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age)
+        proprio = context.proprio if self.robot is None else self.robot.predict(context.proprio, actions)[:, -1]
+        return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, proprio=proprio)
 
     def _encode(self, reference: Tensor, frames: Tensor) -> Tensor:
         """(B, H, W, 3) and (B, 4 g, H, W, 3) uint8 -> (B, C, 1 + g, h, w) float32."""
@@ -326,6 +368,18 @@ class WorldModel(Network):
             torch.cat([neutral, actions.to(neutral)], dim=1),
         )
 
+    def _proprio(self, proprio: Tensor | None, like: Tensor) -> Tensor:
+        """(B, P) float32, P being 0 without a robot model; `like` is (B,)."""
+        if self.robot is None:
+            return like.new_zeros(len(like), 0)
+        if proprio is None or proprio.shape[-1] != self.proprio_dim:
+            given = "none" if proprio is None or not proprio.shape[-1] else f"{proprio.shape[-1]} numbers of it"
+            raise UserError(
+                f"the world model's robot model takes {self.proprio_dim} numbers of proprioception, there are {given}",
+                "use episodes that hold it",
+            )
+        return proprio.to(like)
+
     def _time(self, context: Context, sigma: Tensor) -> Tensor:
         """(B, T): 0 for the reference, 0 or (told) its own noise level for the memory, sigma for what is new."""
         clean = torch.zeros_like(sigma)
@@ -340,60 +394,3 @@ class WorldModel(Network):
         gap = (context.age / FRAMES_PER_LATENT).clamp(self.memory_latents, self.reference_gap)  # of the last memory
         steps = torch.arange(1 - self.memory_latents, self.new_latents + 1, device=gap.device)
         return torch.cat([torch.zeros_like(gap)[:, None], gap[:, None] + steps], dim=1)
-
-    def _check_numbers(self, noisy_context: list[float], neutral: list[float]) -> None:
-        def refuse(problem: str, remedy: str) -> None:
-            raise UserError(f"world_model: {problem}", remedy)
-
-        if self.chunk < FRAMES_PER_LATENT or self.chunk % FRAMES_PER_LATENT:
-            refuse(f"chunk is {self.chunk}", f"give a multiple of {FRAMES_PER_LATENT}")
-        if self.memory < 1 or (self.memory > FRAMES_PER_LATENT and self.memory % FRAMES_PER_LATENT):
-            refuse(f"memory is {self.memory}", f"give 1 to {FRAMES_PER_LATENT}, or a multiple of {FRAMES_PER_LATENT}")
-        if self.memory != self.memory_slots and self.history == "latents":
-            refuse(f"history is latents and memory {self.memory}", "set history to frames: latents hold four frames")
-        if self.reference_gap is not None and (not self.reference or self.reference_gap <= self.memory_latents):
-            refuse(
-                f"reference_gap is {self.reference_gap}",
-                f"give a number above {self.memory_latents}, with reference true, or null",
-            )
-        if self.context == "channels" and (self.told or self.reference_gap is not None):
-            refuse("told and reference_gap need context tokens", "set told to false and reference_gap to null")
-        if len(noisy_context) != 2 or not 0 <= noisy_context[0] <= noisy_context[1] < 1:
-            refuse(f"noisy_context is {noisy_context}", "give a number, or [lowest, highest], in [0, 1)")
-        if self.shift <= 0:
-            refuse(f"shift is {self.shift}", "give a number above 0")
-        try:
-            flow.check_sigmas(self.sigmas)
-        except ValueError as error:
-            refuse(str(error), "set sigmas to null for five")
-        if len(neutral) != self.action_dim:
-            refuse(
-                f"neutral_action has {len(neutral)} numbers, an action {self.action_dim}",
-                "give as many numbers as the backbone's action_dim",
-            )
-
-    def _copy_head(self, hidden: int | None) -> CopyHead:
-        if self.prediction != "data" or not isinstance(self.autoencoder, PatchAutoencoder):
-            raise UserError(
-                f"head copy with prediction {self.prediction} and {type(self.autoencoder).__name__}",
-                "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
-            )
-        return CopyHead(self.autoencoder, self.reference, hidden)
-
-    def _check_backbone(self) -> None:
-        channels = self.autoencoder.latent_channels
-        shown = int(self.reference) + self.memory_latents
-        as_channels = self.context == "channels"
-        more = channels_beside(channels, shown, self.memory_slots, self.action_dim) if as_channels else 0
-        needed = {
-            "in_channels": channels + more,
-            "out_channels": channels if self.copy_head is None else self.copy_head.channels,
-            "latent_frames": self.new_latents + (0 if as_channels else shown),
-        }
-        for name, number in needed.items():
-            found = getattr(self.backbone, name)
-            if found != number:
-                raise UserError(
-                    f"the backbone's {name} is {found}, head, reference, context, memory and chunk make it {number}",
-                    f"set backbone.init_args.{name} to {number}",
-                )

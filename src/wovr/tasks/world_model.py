@@ -69,7 +69,8 @@ class WorldModelTraining(TrainingModule):
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
         pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
             decided that the context decides; the rest get levels as usual.
-        muon_lr: Highest learning rate of the blocks' matrices under Muon; null for AdamW throughout.
+        muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
+            null for AdamW throughout.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -134,6 +135,11 @@ class WorldModelTraining(TrainingModule):
         model = self.world_model
         check_equal("action_dim", model.action_dim, data.store.action_dim, "set the backbone's action_dim so")
         check_equal("chunk", model.chunk, data.chunk, f"set data.chunk to {model.chunk}")
+        if model.robot is not None:
+            remedy = "use episodes with proprioception, or set world_model.robot to null"
+            check_equal("proprio_dim", model.proprio_dim, data.store.proprio_dim, remedy)
+            if not model.robot.spread.any():
+                raise UserError("the robot model was never fitted", "fit one first: wovr fit --config conf/robot.yaml")
         check_equal("memory", model.memory_slots, data.memory, f"set data.memory to {model.memory_slots}")
         model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
         if self.ema_decay is not None and self.device_mesh is not None:
@@ -161,8 +167,11 @@ class WorldModelTraining(TrainingModule):
             return super().make_optimizer(parameters)
         if self.device_mesh is not None:
             raise UserError("muon_lr cannot be had with weights that are sharded", "set muon_lr to null")
-        blocks = {id(p) for block in self.world_model.backbone.blocks for p in block.parameters()}
-        matrices = [p for p in parameters if p.ndim == 2 and id(p) in blocks]
+        model = self.world_model
+        hidden = [p for block in model.backbone.blocks for p in block.parameters()]
+        hidden += [] if model.follow_head is None else list(model.follow_head.look.parameters())
+        inner = {id(p) for p in hidden}
+        matrices = [p for p in parameters if p.ndim == 2 and id(p) in inner]
         chosen = {id(p) for p in matrices}
         others = self.decay_groups([p for p in parameters if id(p) not in chosen])
         return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.weight_decay)
@@ -267,7 +276,9 @@ class WorldModelTraining(TrainingModule):
         checkpoint[KEY]["weights"] = "averaged" if AVERAGED in checkpoint else "last"
 
     def _encode(self, batch: WorldModelBatch) -> EncodedWindow:
-        return self.world_model.encode_window(batch.frames, batch.actions, batch.known, batch.start, batch.latents)
+        return self.world_model.encode_window(
+            batch.frames, batch.actions, batch.known, batch.start, batch.latents, batch.proprio[:, 0]
+        )
 
     def _level(self, sigma: Tensor) -> Tensor:
         """Which of the LEVELS equally likely ranges each noise level is in: (B,) int64, 0 for the cleanest."""

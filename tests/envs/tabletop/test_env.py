@@ -76,6 +76,27 @@ def test_a_saved_state_goes_on_bit_exactly():
     in_simulator(replay_from_saved_state)
 
 
+def felt_and_known():
+    """Proprioception along an episode, positions and controls then, and both after the last state was restored."""
+    env, other = make(16), make(16)
+    env.start(StartState("goal", 6, 1))
+    felt, known = [env.proprio()], [np.concatenate([env.data.qpos[:5], env.data.ctrl[:3]])]
+    for _ in range(12):
+        env.step(env.expert_action())
+        felt.append(env.proprio())
+        known.append(np.concatenate([env.data.qpos[:5], env.data.ctrl[:3]]))
+    other.start(StartState("goal", 6, 0, sim_state=env.sim_state()))
+    return np.stack(felt), np.stack(known), other.proprio()
+
+
+def test_proprioception_is_of_the_state():
+    felt, known, restored = in_simulator(felt_and_known)
+    assert (felt.shape, felt.dtype) == ((13, 8), np.float32)
+    np.testing.assert_array_equal(felt, known.astype(np.float32))
+    np.testing.assert_array_equal(felt[-1], restored)
+    assert len(np.unique(felt, axis=0)) == 13
+
+
 def initial_states():
     env = make(32)
     first = [env.start(StartState("spatial", 0, number))["image"] for number in (0, 1, 0)]

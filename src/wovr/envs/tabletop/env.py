@@ -131,6 +131,11 @@ class TabletopEnv(SimulatorEnv):
         mujoco.mj_getState(self.model, self.data, state[1:], mujoco.mjtState.mjSTATE_INTEGRATION)
         return state
 
+    def proprio(self) -> np.ndarray:
+        """(8,) float32, metres: the hand (x, y, z), how far each finger is open, the commanded hand (x, y, z)."""
+        # The commanded position is what the controller pursues; real controllers report it too.
+        return np.concatenate([self.data.qpos[:5], self.data.ctrl[:3]]).astype(np.float32)
+
     def expert_action(self) -> np.ndarray:
         """(4,) float32, the scripted expert's action: a function of the simulator's state alone."""
         return self.expert.action()

@@ -1,0 +1,191 @@
+"""A head that follows the robot's hand: pixels copied from where the hand was to where it is going to be.
+
+The hand and what it holds cover few pixels and carry all that matters. A robot model says where in the picture the hand
+will be, so most of what moves can be copied from the last frame, shifted and scaled, and what is drawn anew is drawn
+relative to the hand: the same weights draw it wherever it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wovr.models.autoencoders.base import FRAMES_PER_LATENT
+from wovr.models.autoencoders.patch import PatchAutoencoder
+from wovr.models.heads import COPY_BIAS
+from wovr.models.robot_model import RobotModel
+
+COARSE = torch.linspace(-2.5, 2.5, 11)
+"""Offsets of a patch from the hand, in patches, that a grid of bumps stands on."""
+
+FINE = torch.linspace(-3.5, 3.5, 29)
+"""Offsets that rows and columns are told apart by."""
+
+COARSE_WIDTH, FINE_WIDTH = 0.45, 0.225
+"""Standard deviations of the bumps, in patches."""
+
+OFFSETS = len(COARSE) ** 2 + 2 * len(FINE)
+"""Features of an offset."""
+
+FOLLOW_BIAS = 1.0
+"""Logit of "copy what followed the hand" where the head says nothing yet; copying in place has COPY_BIAS."""
+
+
+@dataclass
+class HandCues:
+    """Where the hand was and is going to be, as the head needs it; K new frames, h x w patches of p x p pixels.
+
+    Attributes:
+        offsets: (B, 1 + K, h, w, OFFSETS) float32, of every patch from the hand, at the last memory frame and after.
+        states: (B, 1 + K, P) float32, normalised proprioception.
+        followed: (B, K, h, w, p, p, 3) float32, the last memory frame, moved along with the hand.
+    """
+
+    offsets: Tensor
+    states: Tensor
+    followed: Tensor
+
+
+class FollowHead(nn.Module):
+    """Blends a generated colour, the last memory frame, the reference frame, and the last frame moved with the hand.
+
+    One perceptron makes colours and weights of every patch of every frame from the backbone's features, the hand's
+    offset and the patches it blends.
+
+    Args:
+        autoencoder: Says how channels are laid out: (4, p, p, 3) for frame, row, column, colour.
+        reference: Blend the reference frame in too.
+        proprio_dim: Numbers of the proprioception, P.
+        hidden: Units of the perceptron.
+        features: Features of each frame that the backbone answers with.
+
+    Attributes:
+        channels: Channels that the backbone has to answer with.
+        channels_beside: Channels of `cue_channels`.
+    """
+
+    bias: Tensor
+    coarse: Tensor
+    fine: Tensor
+
+    def __init__(
+        self, autoencoder: PatchAutoencoder, reference: bool, proprio_dim: int, hidden: int, features: int = 96
+    ) -> None:
+        super().__init__()
+        self.channel_shape = autoencoder.channel_shape
+        self.patch, self.reference, self.features = autoencoder.patch, reference, features
+        self.pixels = self.patch**2
+        self.sources = 3 + reference
+        self.channels = FRAMES_PER_LATENT * features
+        self.channels_beside = (FRAMES_PER_LATENT + 1) * len(COARSE) ** 2 + autoencoder.latent_channels
+        seen = features + 2 * (OFFSETS + proprio_dim) + (self.sources - 1) * 3 * self.pixels
+        self.look = nn.Linear(seen, hidden)
+        self.draw = nn.Linear(hidden, (3 + self.sources) * self.pixels)
+        nn.init.normal_(self.draw.weight, std=0.01)
+        nn.init.zeros_(self.draw.bias)
+        bias = [0.0, COPY_BIAS, FOLLOW_BIAS] + [0.0] * reference
+        self.register_buffer("bias", torch.tensor(bias).view(-1, 1, 1, 1), persistent=False)
+        self.register_buffer("coarse", COARSE.clone(), persistent=False)
+        self.register_buffer("fine", FINE.clone(), persistent=False)
+
+    def cues(self, robot: RobotModel, states: Tensor, last: Tensor) -> HandCues:
+        """What the robot model says, in pixels.
+
+        Args:
+            robot: Projects states.
+            states: (B, 1 + K, P) float32, normalised, at the last memory frame and after each action.
+            last: (B, C, h, w) float, latent frame whose last frame is moved.
+        """
+        rows, columns = last.shape[-2:]
+        with torch.autocast(states.device.type, enabled=False):
+            place, depth = robot.project(states)
+            half = torch.tensor([columns, rows], dtype=torch.float32, device=place.device) / 2
+            place = place * half + half  # in patches from the upper left corner
+            return HandCues(self._offsets(place, rows, columns), states, self._move(place, depth, last.float()))
+
+    def cue_channels(self, cues: HandCues) -> Tensor:
+        """The cues as further channels of every new latent frame: (B, channels_beside, n, h, w) float32."""
+        grid = cues.offsets[..., : len(COARSE) ** 2]
+        before = grid[:, :1].permute(0, 4, 1, 2, 3)
+        after = torch.unflatten(grid[:, 1:], 1, (-1, FRAMES_PER_LATENT)).permute(0, 2, 5, 1, 3, 4).flatten(1, 2)
+        return torch.cat([after, before.expand(-1, -1, after.shape[2], -1, -1), self._latents(cues.followed)], dim=1)
+
+    def forward(self, answer: Tensor, cues: HandCues, reference: Tensor, last: Tensor) -> Tensor:
+        """Blend.
+
+        Args:
+            answer: (B, channels, n, h, w) float.
+            cues: Of the chunk.
+            reference: (B, C, h, w) float, latent of the reference frame; not looked at by a head without it.
+            last: (B, C, h, w) float, latent frame whose last frame is copied.
+
+        Returns:
+            (B, C, n, h, w) float32.
+        """
+        size = cues.followed.shape[1:4]  # K, h, w
+        features = torch.unflatten(answer, 1, (FRAMES_PER_LATENT, -1)).permute(0, 3, 1, 4, 5, 2).flatten(1, 2)
+        still = [last, reference] if self.reference else [last]
+        frames = [self._patches(latent)[:, None].expand(-1, size[0], -1, -1, -1, -1, -1) for latent in still]
+        sources = [frames[0], cues.followed, *frames[1:]]
+        states = cues.states[:, :, None, None].expand(-1, -1, *size[1:], -1)
+        seen = [
+            features,
+            cues.offsets[:, 1:],
+            cues.offsets[:, :1].expand(-1, size[0], -1, -1, -1),
+            states[:, 1:],
+            states[:, :1].expand(-1, size[0], -1, -1, -1),
+            *(source.flatten(4) for source in sources),
+        ]
+        hidden = nn.functional.silu(self.look(torch.cat([part.to(features.dtype) for part in seen], dim=-1)))
+        drawn = self.draw(hidden).float()  # (B, K, h, w, ...)
+        colour, logits = torch.split(drawn, [3 * self.pixels, self.sources * self.pixels], dim=-1)
+        weight = (torch.unflatten(logits, -1, (self.sources, self.patch, self.patch, 1)) + self.bias).softmax(dim=4)
+        blend = weight[..., 0, :, :, :] * torch.unflatten(colour, -1, (self.patch, self.patch, 3))
+        for index, source in enumerate(sources, start=1):
+            blend = torch.addcmul(blend, weight[..., index, :, :, :], source)
+        return self._latents(blend)
+
+    def _offsets(self, place: Tensor, rows: int, columns: int) -> Tensor:
+        """Places (B, T, 2) in patches -> (B, T, rows, columns, OFFSETS)."""
+
+        def bumps(offset: Tensor, centres: Tensor, width: float) -> Tensor:
+            return torch.exp(-((offset[..., None] - centres) ** 2) / (2 * width**2))
+
+        across = torch.arange(columns, device=place.device) + 0.5 - place[..., :1]  # (B, T, columns)
+        down = torch.arange(rows, device=place.device) + 0.5 - place[..., 1:]
+        grid = torch.einsum(
+            "btri,btcj->btrcij", bumps(down, self.coarse, COARSE_WIDTH), bumps(across, self.coarse, COARSE_WIDTH)
+        ).flatten(4)
+        fine_across = bumps(across, self.fine, FINE_WIDTH)[:, :, None].expand(-1, -1, rows, -1, -1)
+        fine_down = bumps(down, self.fine, FINE_WIDTH)[:, :, :, None].expand(-1, -1, -1, columns, -1)
+        return torch.cat([grid, fine_across, fine_down], dim=-1)
+
+    def _move(self, place: Tensor, depth: Tensor, last: Tensor) -> Tensor:
+        """Places (B, 1 + K, 2) in patches, depths (B, 1 + K), latent (B, C, h, w) -> (B, K, h, w, p, p, 3)."""
+        count, new = len(place), place.shape[1] - 1
+        picture = self._patches(last).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (B, 3, H, W)
+        height, width = picture.shape[-2:]
+        ys, xs = ((torch.arange(side, device=place.device) + 0.5) / self.patch for side in (height, width))
+        pixels = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1)  # (H, W, 2): x, y in patches
+        scale = (depth[:, 1:] / depth[:, :1])[..., None, None, None]  # a hand farther off is drawn smaller
+        source = place[:, :1, None, None] + (pixels - place[:, 1:, None, None]) * scale  # (B, K, H, W, 2)
+        side = torch.tensor([width, height], dtype=torch.float32, device=place.device) / self.patch
+        moved = nn.functional.grid_sample(
+            picture[:, None].expand(-1, new, -1, -1, -1).flatten(0, 1),
+            (2 * source / side - 1).flatten(0, 1),
+            padding_mode="border",
+            align_corners=False,
+        )  # (B * K, 3, H, W)
+        rows = torch.unflatten(torch.unflatten(moved, 0, (count, new)), 3, (-1, self.patch))
+        return torch.unflatten(rows, 5, (-1, self.patch)).permute(0, 1, 3, 5, 4, 6, 2)
+
+    def _patches(self, latent: Tensor) -> Tensor:
+        """The last frame of a latent frame: (B, C, h, w) -> (B, h, w, p, p, 3) float32."""
+        return torch.unflatten(latent.float(), 1, self.channel_shape)[:, -1].permute(0, 4, 5, 1, 2, 3)
+
+    def _latents(self, patches: Tensor) -> Tensor:
+        """(B, K, h, w, p, p, 3) -> (B, C, n, h, w)."""
+        grouped = torch.unflatten(patches, 1, (-1, FRAMES_PER_LATENT))
+        return grouped.permute(0, 2, 5, 6, 7, 1, 3, 4).flatten(1, 4)
