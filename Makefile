@@ -44,8 +44,10 @@ format: setup ## rewrite the sources in the house style
 	.venv/bin/ruff check --fix src tests
 	.venv/bin/ruff format src tests
 
-extras-test: .venv-metaworld/.packages ## test the metaworld extra in an environment of its own
+extras-test: .venv-metaworld/.packages .venv-lerobot/.packages .venv-libero/.packages ## test the extras in environments of their own
 	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/test_metaworld.py tests/envs/test_gym.py
+	OMP_NUM_THREADS=1 .venv-lerobot/bin/python -m pytest tests/data/converters/test_lerobot.py
+	OMP_NUM_THREADS=1 .venv-libero/bin/python -m pytest tests/envs/test_libero.py
 
 clean: ## delete the virtual environments and caches; data/ and runs/ stay
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
@@ -82,4 +84,22 @@ CHECK_PYTHON := $(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_
 	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  "$$(.venv-metaworld/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 	.venv-metaworld/bin/python $(PIP) -e '.[metaworld]'
+	@touch $@
+
+# lerobot pins an older PyTorch, so its environment shares nothing.
+.venv-lerobot/.packages: pyproject.toml | .venv/bin/pip
+	.venv/bin/python -m venv --clear .venv-lerobot
+	.venv-lerobot/bin/python $(PIP) -e '.[lerobot,convert]' pytest
+	@touch $@
+
+# hf-libero's own requirements would bring another PyTorch and much that is not needed here; README lists the same. Its tests need
+# LIBERO's meshes: WOVR_LIBERO_ASSETS names their folder, without it they say so and are skipped.
+.venv-libero/.packages: pyproject.toml | setup
+	.venv/bin/python -m venv --clear --without-pip .venv-libero
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$(.venv-libero/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	.venv-libero/bin/python $(PIP) 'mujoco>=3.3,<3.9' 'numpy<2.3' numba scipy pillow opencv-python-headless easydict cloudpickle \
+	  pyyaml termcolor future h5py imageio tqdm matplotlib networkx psutil
+	.venv-libero/bin/python $(PIP) --no-deps robosuite==1.4.0 bddl==1.0.1 hf-libero==0.1.4
+	.venv-libero/bin/python $(PIP) --no-deps -e .
 	@touch $@

@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "run the whole chain, from demonstrations to a report: wovr pace --config conf/pace/tabletop.yaml",
     ),
     "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
-    "data": ("wovr.commands.data", "look into episodes, check or imagine them, find keyframes: wovr data inspect DIR"),
+    "data": ("wovr.commands.data", "look into episodes, check, convert, label, imagine them: wovr data inspect DIR"),
     "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader|imagination"),
 }
 """Verb -> (module with `main(args) -> None`, help line)."""

@@ -129,7 +129,7 @@ def test_a_number_that_never_changes(fit: Fit, tmp_path: Path, monkeypatch: pyte
         (
             True,
             [],
-            "not all episodes hold proprioception of one size; collect them again, or train the world model without a robot",
+            "not all episodes hold proprioception of one size; collect them again",
         ),
         (False, ["proprio_dim", "8"], "proprio_dim is 8 in the model and 4 in the data; set the network's proprio_dim"),
         (False, ["action_dim", "7"], "action_dim is 7 in the model and 4 in the data; set the network's action_dim"),

@@ -56,7 +56,7 @@ def collect(
         suite: Suite of the environment.
         episodes: Episodes of all chosen tasks together; they take the tasks in turn.
         out: Folder of the data set.
-        env: Environment: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        env: Environment: tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv.
         tasks: Comma list of task indices or names; empty for all.
         init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
             equals sign). The default leaves the last ten to `wovr evaluate`.

@@ -44,7 +44,7 @@ def bench_collect(
         policy: Who acts: expert, random, or the path of a policy's checkpoint.
         suite: Suite of the environment.
         episodes: Episodes of all chosen tasks together.
-        env: Environment: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        env: Environment: tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv.
         tasks: Comma list of task indices or names; empty for all.
         init_states: Initial states to start from, a slice START:STOP of each task's.
         seed: Seed of the initial states' order and of all sampling.

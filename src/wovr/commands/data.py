@@ -1,20 +1,19 @@
-"""`wovr data inspect|verify|keyframes|imagine DIR`: look into episodes, check them, find start states, imagine them."""
+"""`wovr data inspect|verify|keyframes|imagine|convert|label DIR`: look into episodes, check, imagine, convert them."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wovr.commands.arguments import call
-from wovr.commands.terminal import progress_bar
+from wovr.commands.data_convert import convert, label
+from wovr.commands.terminal import episode_progress
 from wovr.data.dataset import read_dataset
 from wovr.data.inspection import contact_sheet, describe, write_png
 from wovr.data.keyframe_rules import Finding, KeyframeRules, find_keyframes
@@ -51,7 +50,7 @@ def verify(folder: Path) -> None:
     Args:
         folder: Folder with shards and dataset.json.
     """
-    with _progress(f"verify {folder}", read_dataset(folder)["episodes"]) as on_episode:
+    with episode_progress(f"verify {folder}", read_dataset(folder)["episodes"]) as on_episode:
         found = verify_dataset(folder, on_episode=on_episode)
     verdict = f"{len(found.problems)} problems" if found.problems else "all as dataset.json says"
     print(
@@ -124,7 +123,7 @@ def keyframes(
             f"{', '.join(map(str, folders))}: what simulator states of {', '.join(unknown)} mean is not known",
             f"use episodes of {', '.join(READERS)}, or set use_sim_state to false",
         )
-    with _progress("keyframes", len(store)) as on_episode:
+    with episode_progress("keyframes", len(store)) as on_episode:
         finding = find_keyframes(store, rules, scene_positions if use_sim_state else None, on_episode)
     save_keyframes(out, finding.found)
     picture = out / "keyframes.png"
@@ -172,7 +171,7 @@ def imagine(
     except ValueError as error:
         raise UserError(f"--sigmas is '{sigmas}'", "give numbers separated by commas") from error
     total = sum(read_dataset(folder)["episodes"] for folder in folders)
-    with _progress("imagine", total) as advance:
+    with episode_progress("imagine", total) as advance:
         said = imagine_episodes(
             folders,
             out,
@@ -214,21 +213,6 @@ def _kinds_by_task(finding: Finding) -> Table:
     return table
 
 
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on standard error where that is a terminal; gives what advances it by one episode, or some."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes"),
-        TimeRemainingColumn(),
-    )
-    with progress_bar(*columns) as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda count=1: progress.advance(bar, count)
-
-
 def _gather_folders(args: Sequence[str]) -> list[str]:
     """`keyframes A B --out OUT` -> `keyframes ["A", "B"] --out OUT`: a list is one word to the parser."""
     end = next((i for i, word in enumerate(args) if word.startswith("-")), len(args))
@@ -244,5 +228,7 @@ def main(args: Sequence[str]) -> None:
         "verify": verify,
         "keyframes": keyframes,
         "imagine": imagine,
+        "convert": convert,
+        "label": label,
     }
     call(verbs, args, "data", __doc__, as_positional=True)

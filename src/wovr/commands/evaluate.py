@@ -73,7 +73,7 @@ def evaluate(
         episodes: Episodes of each task.
         out: Folder of the results.
         metrics: Comma list of metrics: sr (success rate).
-        env: Environment: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        env: Environment: tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv.
         tasks: Comma list of task indices or names; empty for all.
         init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
             equals sign). The default is the last ten, which `wovr collect` leaves out.

@@ -80,7 +80,8 @@ def evaluate_hallucination(
         episodes: Rollouts of each task.
         out: Folder of the results.
         metrics: hallucination, which is measured on its own.
-        env: Environment that the episodes come from: tabletop, metaworld, or an import path like my_robot:FrankaEnv.
+        env: Environment that the episodes come from: tabletop, metaworld, libero, or an import path like
+            my_robot:FrankaEnv.
         suite: Comma list of suites; empty for all there are episodes of.
         tasks: Comma list of task indices; empty for all.
         keyframes: Folder of keyframes of these episodes, see wovr data keyframes.

@@ -55,7 +55,8 @@ class RolloutOptions:
     Args:
         policy: Checkpoint of the policy to improve.
         suite: Suite of the start states.
-        env: imagined, or a simulator (tabletop, metaworld, or an import path like my_robot:FrankaEnv): online GRPO.
+        env: imagined, or a simulator (tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv): online
+            GRPO.
         tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
         world_model: Checkpoint of the world model; for imagined.
         reward: Checkpoint of the success classifier; for imagined.

@@ -1,0 +1,1 @@
+"""Other people's episode formats, read into shards and written from them."""

@@ -1,0 +1,121 @@
+"""What every foreign data set looks like to the conversion: rows of numbers, frames and tasks, an episode at a time."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wovr.errors import UserError
+
+
+class EpisodeSource(ABC):
+    """Episodes of another format.
+
+    An episode has as many rows as frames, T. What rows mean differs by format, see `action_is_taken` and `is_after`.
+
+    Attributes:
+        path: Folder or file.
+        name: Short name, without its folder.
+        fps: Control rate, Hz; None where the format does not say.
+        cameras: Names of the cameras.
+        columns: Names of the numeric columns.
+        state: Columns that together are the proprioception by default; may be empty.
+        state_names: Names of the numbers of these columns side by side, where the format has them; else empty.
+        success: The column that holds success labels; None where there is none.
+        action: The column with the actions.
+        about: What is worth keeping of the source and cannot go into an episode; JSON values.
+    """
+
+    kind: ClassVar[str]
+    """`lerobot`, `hdf5` or `npy`."""
+    action_is_taken: ClassVar[bool] = True
+    """True when row t's action is taken at frame t, False when it is the one that led to frame t."""
+    upside_down: bool = False
+    """True when pictures are stored with their last line first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem if path.is_file() else path.resolve().name
+        self.fps: float | None = None
+        self.cameras: list[str] = []
+        self.columns: list[str] = []
+        self.state: list[str] = []
+        self.state_names: list[str] = []
+        self.success: str | None = None
+        self.action = "action"
+        self.about: dict[str, Any] = {}
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of episodes."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """File and key of an episode, for messages."""
+
+    @abstractmethod
+    def column(self, index: int, key: str) -> np.ndarray:
+        """(T,) or (T, D), the values of a column in an episode.
+
+        Raises:
+            UserError: No such column, or the file is damaged.
+        """
+
+    @abstractmethod
+    def frames(self, index: int, camera: str) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, as stored.
+
+        Raises:
+            UserError: They are damaged.
+        """
+
+    @abstractmethod
+    def task(self, index: int) -> tuple[int, str]:
+        """Index of the episode's task and its instruction."""
+
+    def sim_state(self, index: int) -> np.ndarray | None:
+        """(T, S) float64, or None where the format holds no simulator state."""
+        return None
+
+    def check_rate(self, index: int) -> None:  # noqa: B027 - formats without time stamps have nothing to check
+        """Hold the time stamps of an episode against `fps`.
+
+        Raises:
+            UserError: They are of another rate.
+        """
+
+    def is_after(self, key: str) -> bool:
+        """True when row t of a label tells of the state after row t's action, not of frame t."""
+        return key.startswith("next.")
+
+
+def need(module: str, what: str) -> Any:
+    """Import a package of the extra `convert`.
+
+    Args:
+        module: Name of the module.
+        what: What it is needed for, for the message.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UserError(f"{what} needs {package}, which is not installed", "pip install 'wovr[convert]'") from error
+
+
+def numbered(name: str) -> list[Any]:
+    """A sort key by which demo_10 comes after demo_9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def no_column(where: str, key: str, columns: list[str]) -> UserError:
+    """What to tell the user about a column that is not there."""
+    return UserError(f"{where}: no column '{key}'", f"there are: {', '.join(columns) or 'none'}")
