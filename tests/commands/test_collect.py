@@ -36,7 +36,12 @@ def arguments(out: Path, *extra: str, policy: str = "expert", episodes: int = 14
 def process(args: list[str], **kwargs) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "wovr", *args], env=environment, **pipes, **kwargs)
+    # Whoever runs the tests in the background of a shell has Ctrl-C ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([sys.executable, "-m", "wovr", *args], env=environment, **pipes, **kwargs)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def hashes(folder: Path) -> dict[str, str]:
