@@ -133,6 +133,10 @@ def test_options_choose_what_counts() -> None:
     assert plain.used.tolist() == [0, 1, 2, 3]
     everything = GRPOTraining(policy, mask="none").prepare(batch)
     assert int(everything.mask.sum()) == sum(trajectory.length for trajectory in batch.trajectories)
+    beginnings = GRPOTraining(policy, first_steps=3).prepare(batch)
+    assert torch.equal(beginnings.mask[:, :3], plain.mask[:, :3])
+    assert not beginnings.mask[:, 3:].any()
+    torch.testing.assert_close(beginnings.advantage, plain.advantage)
     filtered = GRPOTraining(policy, success_filter=(0.1, 0.9)).prepare(batch)
     assert (filtered.totals["groups_filtered"], filtered.totals["kept"]) == (2, 4)
     assert not filtered.mask[4:].any()
@@ -240,6 +244,7 @@ def test_a_ratio_that_is_not_finite_stops_the_run() -> None:
         ({"discount": 1.5}, "model.discount is 1.5"),
         ({"success_filter": (0.9, 0.1)}, "model.success_filter"),
         ({"minibatches": 0}, "model.minibatches is 0"),
+        ({"first_steps": 0}, "model.first_steps is 0"),
     ],
 )
 def test_wrong_numbers_are_said(arguments: dict[str, Any], line: str) -> None:

@@ -92,6 +92,7 @@ class GRPOTraining(TrainingModule):
         normalise: `trajectory`: each rollout is divided by its own valid length, Eq. 11; `batch`: all valid steps of
             the update count the same (ablation).
         mask: `success`: steps after the first success do not count; `none`: all executed steps do (ablation).
+        first_steps: Steps from a rollout's start that are learned from (the first chunk saw real frames); null for all.
         success_filter: Groups whose success rate is outside these two bounds are dropped (WMPO: [0.1, 0.9]); null for
             no filter.
         kl_coefficient: Weight of the KL divergence from the reference policy, k3 estimator.
@@ -117,6 +118,7 @@ class GRPOTraining(TrainingModule):
         advantage_scale: Literal["none", "std"] = "none",
         normalise: Literal["trajectory", "batch"] = "trajectory",
         mask: Literal["success", "none"] = "success",
+        first_steps: int | None = None,
         success_filter: tuple[float, float] | None = None,
         kl_coefficient: float = 0.0,
         entropy_coefficient: float = 0.0,
@@ -133,7 +135,7 @@ class GRPOTraining(TrainingModule):
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
         self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
-        self.success_filter, self.part_lr = success_filter, part_lr or {}
+        self.first_steps, self.success_filter, self.part_lr = first_steps, success_filter, part_lr or {}
         self.kl_coefficient, self.entropy_coefficient = kl_coefficient, entropy_coefficient
         self.epochs, self.minibatches, self.micro_batch = epochs, minibatches, micro_batch
         # In a tuple, so that it is no submodule: it is neither trained nor stored, the starting checkpoint holds it.
@@ -204,6 +206,7 @@ class GRPOTraining(TrainingModule):
         used = kept & (~groups.without_signal | bool(self.kl_coefficient or self.entropy_coefficient))
         mask = valid if self.mask == "success" else executed_steps(length, success.shape[1])
         mask = mask & kept.repeat_interleave(size)[:, None]
+        mask[:, self.first_steps :] &= self.first_steps is None
         keyframe = torch.tensor([trajectory.from_keyframe for trajectory in trajectories])
         succeeded = success.any(dim=1)
         totals = {
@@ -383,8 +386,8 @@ def _check_ranges(given: dict[str, Any]) -> None:
     Raises:
         UserError: A number out of its range.
     """
-    for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0)):
-        if given[name] < least:
+    for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0), ("first_steps", 1)):
+        if given[name] is not None and given[name] < least:
             raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
     for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):
         if not given[name] > 0:
