@@ -110,9 +110,12 @@ def evaluate_world_model(
         print(f"{out} is complete")
     else:
         chosen = choose_device(device)
-        given = {"idm": idm, "probe": probe, "policy": policy}
-        paths = {name: Path(path) if path else None for name, path in given.items()}
-        instruments = Instruments(weights_folder(weights), paths["idm"], paths["probe"], paths["policy"])
+        instruments = Instruments(
+            weights_folder(weights),
+            idm=Path(idm) if idm else None,
+            probe=Path(probe) if probe else None,
+            policy=Path(policy) if policy else None,
+        )
         measurement = Measurement(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen)
         model = load_network(Path(world_model), WorldModel).to(chosen)
         check_data(model, store, Path(world_model))

@@ -158,3 +158,26 @@ def image_observation_space(size: tuple[int, int]) -> gymnasium.spaces.Dict:
 
 PRINTABLE = frozenset(chr(code) for code in range(32, 127))
 """Characters an instruction may hold, for the observation space."""
+
+
+def find_task(environment: str, suites: Mapping[str, Sequence[TaskInfo]], start: StartState, choices: str) -> TaskInfo:
+    """The task of a start state.
+
+    Args:
+        environment: Its name, for messages.
+        suites: Every suite with its tasks.
+        start: Names suite, task and initial state.
+        choices: Suites and tasks there are, for messages.
+
+    Raises:
+        UserError: Unknown suite, task or initial state.
+    """
+    if start.suite not in suites or not 0 <= start.task < len(suites[start.suite]):
+        raise UserError(f"{environment} has no task {start.task} in suite '{start.suite}'", f"suites are {choices}")
+    info = suites[start.suite][start.task]
+    if not 0 <= start.init_state < info.num_init_states:
+        raise UserError(
+            f"{environment}: initial state {start.init_state} of {info.name} does not exist",
+            f"choose 0 to {info.num_init_states - 1}",
+        )
+    return info

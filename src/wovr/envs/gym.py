@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from wovr.envs.base import INSTRUCTION_LENGTH, PRINTABLE, SimulatorEnv, image_observation_space
+from wovr.envs.physics import read_physics, set_physics
 from wovr.envs.rendering import choose_backend, tune_model
 from wovr.errors import UserError
 from wovr.types import MAX_FRAMES, StartState, TaskInfo
@@ -161,8 +162,9 @@ class GymEnv(SimulatorEnv):
         if self.image_key == RENDER:
             if self.mujoco:
                 # A step leaves positions one substep behind: show the state itself, as after a restored one.
-                _set_physics(self.env.unwrapped, _physics(self.env.unwrapped))
-                _own_context(self.env.unwrapped)
+                simulator: Any = self.env.unwrapped
+                set_physics(simulator.model, simulator.data, read_physics(simulator.model, simulator.data))
+                _own_context(simulator)
             picture = self.env.render()
         else:
             picture = observation[self.image_key] if self.image_key else observation
@@ -173,7 +175,7 @@ class GymEnv(SimulatorEnv):
         simulator: Any = self.env.unwrapped
         if _has_states(simulator):
             return np.asarray(simulator.get_state(), dtype=np.float64).reshape(-1)
-        return _physics(simulator) if self.mujoco else None
+        return read_physics(simulator.model, simulator.data) if self.mujoco else None
 
     def _restore(self, state: np.ndarray) -> Any:
         """Set a state that `sim_state` returned; returns the observation there where the environment gives it."""
@@ -188,7 +190,7 @@ class GymEnv(SimulatorEnv):
         simulator: Any = self.env.unwrapped
         self.elapsed = int(state[0])
         if not _has_states(simulator):
-            _set_physics(simulator, state[1:])
+            set_physics(simulator.model, simulator.data, state[1:])
             return None
         observation = simulator.set_state(state[1:])
         if observation is None and self.image_key != RENDER:
@@ -343,22 +345,3 @@ def _own_context(simulator: Any) -> Any:
     if viewer is not None:
         viewer.make_context_current()
     return viewer
-
-
-def _physics(simulator: Any) -> np.ndarray:
-    import mujoco
-
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    state = np.empty(mujoco.mj_stateSize(simulator.model, signature))
-    mujoco.mj_getState(simulator.model, simulator.data, state, signature)
-    return state
-
-
-def _set_physics(simulator: Any, state: np.ndarray) -> None:
-    """Set MuJoCo's state and derive positions from it, without moving the solver's warm start."""
-    import mujoco
-
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    mujoco.mj_setState(simulator.model, simulator.data, state, signature)
-    mujoco.mj_forward(simulator.model, simulator.data)
-    mujoco.mj_setState(simulator.model, simulator.data, state, signature)

@@ -16,10 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from wovr.envs.base import SimulatorEnv, image_observation_space
+from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
 from wovr.envs.libero_expert import LiberoExpert
 from wovr.envs.libero_install import bddl_file, import_libero, init_states, use_assets
 from wovr.envs.libero_tasks import SUITES
+from wovr.envs.physics import read_physics, set_physics
 from wovr.envs.rendering import close_renderer, fast_renderer
 from wovr.errors import UserError
 from wovr.types import StartState, TaskInfo
@@ -102,7 +103,7 @@ class LiberoEnv(SimulatorEnv):
 
     def start(self, start: StartState) -> dict[str, Any]:
         """Put the simulator into one of the task's fixed initial states, or into a stored state of the same task."""
-        info = _find_task(start)
+        info = find_task("libero", SUITES, start, f"{', '.join(SUITES)} with tasks 0 to 9")
         if self.task is not None:
             self._leave()
         simulator = _simulator(info, self.pictures, self.kept)
@@ -250,7 +251,7 @@ class TaskSimulator:
         head = [float(list(SUITES).index(self.info.suite)), float(self.info.index), float(self.elapsed)]
         fingers = np.broadcast_to(self.robot.gripper.current_action, 2)  # one number before the first action
         memory = (controller.goal_pos, controller.goal_ori.ravel(), fingers)
-        return np.concatenate([head, *memory, self._physics()])
+        return np.concatenate([head, *memory, read_physics(self.model, self.data, _signature())])
 
     def restore(self, state: np.ndarray) -> None:
         """Go back to a state that `state` returned, from this process or another."""
@@ -266,7 +267,7 @@ class TaskSimulator:
         controller.goal_pos, controller.goal_ori = memory[:3].copy(), memory[3:12].reshape(3, 3).copy()
         self.robot.gripper.current_action = memory[12:].copy()
         controller.new_update = True  # what it read of the robot before is of another state
-        self._set_physics(physics)
+        set_physics(self.model, self.data, physics, _signature())
         self._derive()
 
     def proprio(self) -> np.ndarray:
@@ -300,22 +301,8 @@ class TaskSimulator:
 
         The solver's warm start is put back, so that looking does not change what follows.
         """
-        self._set_physics(self._physics())
+        set_physics(self.model, self.data, read_physics(self.model, self.data, _signature()), _signature())
         self.domain._post_process()
-
-    def _physics(self) -> np.ndarray:
-        import mujoco
-
-        state = np.empty(mujoco.mj_stateSize(self.model, _signature()))
-        mujoco.mj_getState(self.model, self.data, state, _signature())
-        return state
-
-    def _set_physics(self, state: np.ndarray) -> None:
-        import mujoco
-
-        mujoco.mj_setState(self.model, self.data, state, _signature())
-        mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_setState(self.model, self.data, state, _signature())
 
 
 @cache
@@ -379,18 +366,3 @@ def _renderer(model: Any, pictures: _Pictures) -> Any:
     model = copy.copy(model)
     model.vis.global_.offheight, model.vis.global_.offwidth = size
     return mujoco.Renderer(model, *size)
-
-
-def _find_task(start: StartState) -> TaskInfo:
-    if start.suite not in SUITES or not 0 <= start.task < len(SUITES[start.suite]):
-        raise UserError(
-            f"libero has no task {start.task} in suite '{start.suite}'",
-            f"suites are {', '.join(SUITES)} with tasks 0 to 9",
-        )
-    info = SUITES[start.suite][start.task]
-    if not 0 <= start.init_state < info.num_init_states:
-        raise UserError(
-            f"libero: initial state {start.init_state} of {info.name} does not exist",
-            f"choose 0 to {info.num_init_states - 1}",
-        )
-    return info

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from wovr.envs.base import SimulatorEnv, image_observation_space
+from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
 from wovr.envs.metaworld_tasks import INSTRUCTIONS, SUITES
+from wovr.envs.physics import read_physics, set_physics
 from wovr.envs.rendering import choose_backend, close_renderer, fast_renderer
 from wovr.errors import UserError
 from wovr.types import StartState, TaskInfo
@@ -74,7 +75,8 @@ class MetaWorldEnv(SimulatorEnv):
 
     def start(self, start: StartState) -> dict[str, Any]:
         """Put the simulator into an initial state, or into a stored state of the same task."""
-        info = _find_task(start)
+        choices = ", ".join(f"{name} (0 to {len(tasks) - 1})" for name, tasks in SUITES.items())
+        info = find_task("metaworld", SUITES, start, choices)
         simulator = self._simulator(info.name)
         if start.sim_state is None:
             simulator.reset(simulator.layout(start.init_state))
@@ -178,7 +180,8 @@ class _TaskSimulator:
         env._freeze_rand_vec = True
         env._last_rand_vec = np.array(layout, dtype=np.float64)
         env.reset()
-        self._set_physics(self._physics())  # a reset moves some bodies and markers after its last forward pass
+        # A reset moves some bodies and markers after its last forward pass.
+        set_physics(env.model, env.data, read_physics(env.model, env.data))
         current = env._get_curr_obs_combined_no_goal()
         env._prev_obs = current
         self.observation = np.hstack((current, current, env._get_pos_goal()))
@@ -193,7 +196,9 @@ class _TaskSimulator:
         env = self.env
         task = list(INSTRUCTIONS).index(self.name)
         head = [float(task), float(self.elapsed)]
-        return np.concatenate([head, env._last_rand_vec, env._prev_obs, self.observation, self._physics()])
+        return np.concatenate(
+            [head, env._last_rand_vec, env._prev_obs, self.observation, read_physics(env.model, env.data)]
+        )
 
     def restore(self, state: np.ndarray) -> None:
         """Go back to a state that `state` returned, from this process or another."""
@@ -210,7 +215,7 @@ class _TaskSimulator:
         env.curr_path_length = int(state[1])
         env._prev_obs = parts[2].copy()
         self.observation = parts[3].copy()
-        self._set_physics(parts[4])
+        set_physics(env.model, env.data, parts[4])
 
     def proprio(self) -> np.ndarray:
         """(7,) float32, see MetaWorldEnv."""
@@ -240,42 +245,10 @@ class _TaskSimulator:
         close_renderer(self.renderer)
         self.env.close()
 
-    def _physics(self) -> np.ndarray:
-        import mujoco
-
-        signature = mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(mujoco.mj_stateSize(self.env.model, signature))
-        mujoco.mj_getState(self.env.model, self.env.data, state, signature)
-        return state
-
-    def _set_physics(self, state: np.ndarray) -> None:
-        """Set MuJoCo's state and derive positions from it, without moving the solver's warm start."""
-        import mujoco
-
-        signature = mujoco.mjtState.mjSTATE_INTEGRATION
-        mujoco.mj_setState(self.env.model, self.env.data, state, signature)
-        mujoco.mj_forward(self.env.model, self.env.data)
-        mujoco.mj_setState(self.env.model, self.env.data, state, signature)
-
 
 _KEPT: dict[tuple[str, tuple[int, int], str], list[_TaskSimulator]] = {}
 """Simulators of this process that no MetaWorldEnv uses now, by task, size and camera: environments side by side pass
 tasks on to one another."""
-
-
-def _find_task(start: StartState) -> TaskInfo:
-    if start.suite not in SUITES or not 0 <= start.task < len(SUITES[start.suite]):
-        raise UserError(
-            f"metaworld has no task {start.task} in suite '{start.suite}'",
-            f"suites are {', '.join(f'{name} (0 to {len(tasks) - 1})' for name, tasks in SUITES.items())}",
-        )
-    info = SUITES[start.suite][start.task]
-    if not 0 <= start.init_state < info.num_init_states:
-        raise UserError(
-            f"metaworld: initial state {start.init_state} of {info.name} does not exist",
-            f"choose 0 to {info.num_init_states - 1}",
-        )
-    return info
 
 
 def _camera(model: Any, name: str) -> Any:
