@@ -114,6 +114,24 @@ def test_a_run_in_imagination(rl: Rl) -> None:
     assert load_policy(Path("out/checkpoints/best.ckpt")).action_dim == 2
 
 
+def test_imagined_rollouts_are_cut_where_a_value_function_takes_over(
+    rl: Rl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = imagined_parts()
+    tasks = [("spatial", task) for task in range(3)]
+    write_checkpoint(Path("value.ckpt"), SuccessClassifier(window=1, channels=[8, 8], tasks=tasks, judges="outcome"))
+    assert rl("out", *parts, "--horizon", "16", "--value", "value.ckpt", "--cut_after", "5") == 0
+    rows = json.loads(Path("out/metrics.json").read_text())["curve"]
+    assert all(row["rollout_frames"] <= 16 * 5 for row in rows)
+    assert all(0 < row["success_rate_imagined"] < 1 for row in rows)
+    assert rl("more", *parts, "--value", "value.ckpt") == 2
+    assert "--value without --cut_after; give both" in capsys.readouterr().err
+    assert rl("more", *REAL, "--cut_after", "8") == 2
+    assert "--cut_after with --env" in capsys.readouterr().err
+    assert rl("more", *parts, "--value", "reward.ckpt", "--cut_after", "8") == 2
+    assert "reward.ckpt: holds a success classifier" in capsys.readouterr().err
+
+
 def test_patience_ends_a_run_that_gets_no_better(rl: Rl) -> None:
     # Without wind this policy never succeeds: the first update's rate stays the best.
     assert rl("out", "--env", POINT, "--env_args.size", "16", "--updates", "9", "--patience", "2") == 0

@@ -113,6 +113,21 @@ def test_validation_is_whole_episodes_that_are_not_trained_on(folder: Path) -> N
     assert made(folder).val_dataloader() == []
 
 
+def test_outcomes_are_asked_of_all_frames_before_the_first_success(folder: Path) -> None:
+    data = made(folder, window=3, judges="outcome", hard_share=0.0)
+    windows, store = data._windows, EpisodeStore(folder)
+    assert windows is not None
+    for recording in windows.recordings:
+        success = store.success(recording.index)
+        assert len(recording.success) == (13 if success.any() else 16)
+        assert (recording.success == success.any()).all()
+        assert recording.frames is not None
+        np.testing.assert_array_equal(recording.frames, store.frames(recording.index)[: len(recording.success)])
+    long = made(folder, window=15, judges="outcome", hard_share=0.0)._windows
+    assert long is not None
+    assert {len(recording.success) for recording in long.recordings} == {15, 16}, "a window is left"
+
+
 def test_imagined_episodes_are_mixed_in_but_for_the_held_out_ones(folder: Path, tmp_path: Path) -> None:
     black = np.zeros((16, 16, 16, 3), np.uint8)
     write_shard(

@@ -109,6 +109,27 @@ def test_the_loss_of_an_update_is_that_of_its_rollouts_one_by_one() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_a_rollout_that_was_cut_goes_on_with_its_value() -> None:
+    batch = made_up_batch(["mixed", "fail"])
+    values = [0.5, 0.25, 0.75, 0.0, 0.2, 0.2, 0.2, 0.2]
+    for trajectory, value in zip(batch.trajectories, values, strict=True):
+        trajectory.value = value  # of those that succeeded it says nothing
+    task = GRPOTraining(small_policy(1), reward_coefficient=2.0, discount=0.9, success_filter=(0.0, 0.5))
+    gained = []
+    for trajectory in batch.trajectories:
+        if trajectory.succeeded:
+            gained.append(2 * 0.9 ** int(trajectory.success.argmax()))
+        else:
+            gained.append(2 * 0.9**trajectory.length * trajectory.value)
+    expected = torch.tensor(gained).view(2, 4) - torch.tensor(gained).view(2, 4).mean(1, keepdim=True)
+    update = task.prepare(batch)
+    torch.testing.assert_close(update.advantage, expected.flatten())
+    assert update.totals["successes"] == pytest.approx(2 + 0.25 + 4 * 0.2)
+    assert update.totals["groups_without_signal"] == 0, "rollouts of different lengths are worth different values"
+    assert not update.mask[:4].any(), "2.25 of 4 is beyond the filter's 0.5"
+    assert update.mask[4:].any()
+
+
 def test_micro_batches_and_masked_steps_change_no_gradient() -> None:
     task, batch = GRPOTraining(small_policy(1)), made_up_batch(["mixed", "mixed"])
     update = task.prepare(batch)

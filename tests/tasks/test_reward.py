@@ -149,6 +149,7 @@ def test_faults_are_drawn_for_each_window() -> None:
             ("--model.choose_threshold", "true", "--data.val_fraction", "0"),
             "of 0 frames in 0 episodes 0 are successful",
         ),
+        (("--data.judges", "outcome"), "the network judges frame, the data outcome; set both alike"),
         (("--model.noise", "-1"), "noise is -1.0; give 0 or more"),
         (("--model.ema_decay", "1"), "ema_decay is 1"),
         (("--model.network.init_args.consecutive", "0"), "consecutive is 0: at least 1 is needed"),

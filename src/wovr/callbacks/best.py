@@ -38,7 +38,7 @@ class KeepBest(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the weights that made the rollouts of this batch, before they change."""
-        mine = sum(trajectory.succeeded for trajectory in batch.trajectories) / len(batch.trajectories)
+        mine = sum(trajectory.outcome for trajectory in batch.trajectories) / len(batch.trajectories)
         rate = trainer.strategy.reduce(torch.tensor(mine, device=pl_module.device), reduce_op="mean")
         self.offer(trainer, float(rate), batch.update)
 

@@ -60,6 +60,10 @@ class RolloutOptions:
         tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
         world_model: Checkpoint of the world model; for imagined.
         reward: Checkpoint of the success classifier; for imagined.
+        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut; for
+            imagined, with --cut_after.
+        cut_after: Actions after which an imagined rollout is cut and its value takes the place of the rest: as long as
+            imagination can be trusted. null for whole rollouts.
         data: Comma list of folders of episodes, whose first frames are start states; for imagined.
         keyframes: Folder of keyframes, made by `wovr data keyframes`; for imagined.
         keyframe_share: Share of the groups that start at keyframes, 0 to 1.
@@ -93,6 +97,8 @@ class RolloutOptions:
     tasks: str = ""
     world_model: str | None = None
     reward: str | None = None
+    value: str | None = None
+    cut_after: int | None = None
     data: str | None = None
     keyframes: str | None = None
     keyframe_share: float = 0.0
@@ -135,8 +141,11 @@ class RolloutOptions:
                     raise UserError(f"--env imagined without --{name}", f"give --{name}, or --env tabletop")
             if self.max_real_episodes is not None:
                 raise UserError("--max_real_episodes with --env imagined", "leave it out, or name a simulator")
+            if (self.value is None) != (self.cut_after is None):
+                there, missing = ("cut_after", "value") if self.value is None else ("value", "cut_after")
+                raise UserError(f"--{there} without --{missing}", "give both, or neither")
             return
-        for name in (*of_imagined, "keyframes", "keyframe_share", "horizon"):
+        for name in (*of_imagined, "value", "cut_after", "keyframes", "keyframe_share", "horizon"):
             if getattr(self, name):
                 raise UserError(f"--{name} with --env {self.env}", "leave it out, or use --env imagined")
 
@@ -185,6 +194,8 @@ class RlCLI(FitCLI):
             inputs["world_model"] = network_fingerprint(Path(given.world_model), WorldModel)
             inputs["reward"] = network_fingerprint(Path(given.reward), SuccessClassifier)
             inputs["data"] = starts.fingerprint
+            if given.value:
+                inputs["value"] = network_fingerprint(Path(given.value), SuccessClassifier)
         if self.is_finished(inputs):
             return
         policy = load_policy(Path(given.policy))
@@ -205,8 +216,8 @@ class RlCLI(FitCLI):
         self.placement: list[nn.Module] = []
         if isinstance(env, ImaginedVectorEnv):
             self.placement = [env.imagination.model]
-            if isinstance(env.classifier, nn.Module):
-                self.placement.append(env.classifier)
+            judges: tuple[object, ...] = (env.classifier, env.value)
+            self.placement += [judge for judge in judges if isinstance(judge, nn.Module)]
         self.collector = RolloutCollector(
             env,
             actor,
@@ -288,6 +299,8 @@ class RlCLI(FitCLI):
         assert given.reward
         options: dict[str, Any] = {"device": "cpu", **(given.env_args or {})}  # CollocatedPlacement moves it
         options["stop_at_success"] = self.model.mask == "success"  # without masking there must be steps after it
+        if given.value:
+            options |= {"value": Path(given.value), "cut_after": given.cut_after}
         try:
             env = make_imagined_env(Path(given.world_model), Path(given.reward), starts, given.num_envs, **options)
         except TypeError as error:

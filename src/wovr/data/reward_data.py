@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class RewardData(EpisodeData):
         folder: Data set of episodes, a folder with a `dataset.json`; or a list of such folders.
         batch_size: Windows a batch (and process).
         window: Frames of a window; the network's.
+        judges: What counts as success, as the network has it: `frame`, the frame itself is successful; `outcome`, the
+            episode is going to succeed (frames from its first success on are left out).
         positive_share: Share of the windows whose last frame is successful.
         hard_share: Share of the windows that are near misses: no success, but at most `near` frames from one, or in the
             last quarter of an episode that failed.
@@ -64,6 +66,7 @@ class RewardData(EpisodeData):
         folder: str | list[str],
         batch_size: int = 64,
         window: int = 2,
+        judges: Literal["frame", "outcome"] = "frame",
         positive_share: float = 0.5,
         hard_share: float = 0.25,
         near: int = 8,
@@ -79,6 +82,7 @@ class RewardData(EpisodeData):
     ) -> None:
         super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
         self.window = window
+        self.judges = judges
         self.positive_share = positive_share
         self.hard_share = hard_share
         self.near = near
@@ -153,7 +157,7 @@ class RewardData(EpisodeData):
         if self._windows is not None:
             return
         train, val = self.split()
-        cache = RecordingCache(self.cache_mb * 1e6)
+        cache = RecordingCache(self.cache_mb * 1e6, self.window if self.judges == "outcome" else None)
         recordings = [cache.recording(REAL, self.store, index) for index in train]
         self._val = RewardEpisodes([cache.recording(REAL, self.store, index) for index in val])
         self._check_classes(recordings)

@@ -216,15 +216,22 @@ class RecordingCache:
 
     Args:
         room: Bytes.
+        outcome_window: Window of a network that judges outcomes: all frames of an episode that succeeds count as
+            successful, and those from its first success on are left out, as long as a window is left. None for one that
+            judges frames.
     """
 
-    def __init__(self, room: float) -> None:
+    def __init__(self, room: float, outcome_window: int | None = None) -> None:
         self.room = room
+        self.outcome_window = outcome_window
 
     def recording(self, origin: str, store: EpisodeStore, index: int) -> Recording:
         """A recording of a stored episode."""
         fits = self._take(store, index)
-        return Recording(origin, store, index, store.success(index), store.frames(index) if fits else None)
+        success = store.success(index)
+        if self.outcome_window is not None and success.any():
+            success = np.ones(max(self.outcome_window, int(success.argmax())), bool)
+        return Recording(origin, store, index, success, store.frames(index)[: len(success)] if fits else None)
 
     @torch.no_grad()
     def reconstructed(self, recordings: Sequence[Recording], autoencoder: Autoencoder) -> list[Recording]:

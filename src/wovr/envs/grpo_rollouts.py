@@ -100,6 +100,7 @@ class Trajectory:
         log_probs: (C, K, A) float32, log-probability of each token when it was drawn, 0 after the end.
         success: (C * K,) bool, the predicate on the frame each action produced, False after the end.
         length: Actions executed, in [1, C * K].
+        value: Probability that the rollout would have succeeded where it was cut before its horizon, else 0.
     """
 
     start: StartState
@@ -109,6 +110,7 @@ class Trajectory:
     log_probs: np.ndarray
     success: np.ndarray
     length: int
+    value: float = 0.0
 
     @classmethod
     def of(cls, rollout: Rollout, chunk: int) -> Trajectory:
@@ -129,12 +131,18 @@ class Trajectory:
             log_probs=log_probs.reshape(chunks, chunk, -1),  # (C, K, A)
             success=padded(rollout.success[1:]),
             length=length,
+            value=float(rollout.info["value"][-1]) if "value" in rollout.info else 0.0,
         )
 
     @property
     def succeeded(self) -> bool:
         """True when any frame satisfies the success predicate."""
         return bool(self.success.any())
+
+    @property
+    def outcome(self) -> float:
+        """1 for success, else `value`."""
+        return 1.0 if self.succeeded else self.value
 
     @property
     def from_keyframe(self) -> bool:

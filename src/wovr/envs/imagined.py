@@ -8,7 +8,7 @@ it shows does not depend on which rows are beside it (but for the rounding of ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +19,14 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
 from wovr.envs.base import ChunkVectorEnv, image_observation_space
-from wovr.envs.imagined_parts import Judge, check_parts, load_parts
+from wovr.envs.imagined_parts import Judge, check_parts, check_value, load_parts, load_value
 from wovr.envs.imagined_starts import StartPool, prepare_starts
+from wovr.envs.imagined_state import ImaginedChunk, ImaginedSnapshot
 from wovr.errors import UserError
 from wovr.functional.success import consecutive_success
 from wovr.models.imagination import Imagination, ImaginationState
 from wovr.models.world_model import WorldModel
 from wovr.types import ChunkStep, Observation, StartState
-
-
-@dataclass
-class ImaginedSnapshot:
-    """All N rows at a moment; the tensors are never written to.
-
-    Attributes:
-        images: (N, H, W, 3) uint8, what each row shows.
-        instructions: N sentences.
-        tasks: N times (suite, index).
-        left: (N,) int64, actions left to the horizon.
-        streak: (N,) int64, successful frames in a row so far.
-        begun: (N, K, A) float32, the actions of a chunk that is not complete; neutral ones where none was taken yet.
-        taken: (N,) int64, how many of those were taken.
-        rows: (R,) int64, rising: the rows that run.
-        rollouts: Their R rollouts as they were when the chunk began; None where no row runs.
-        before: (R, window - 1, H, W, 3) uint8, the frames before the chunk.
-    """
-
-    images: np.ndarray
-    instructions: list[str]
-    tasks: list[tuple[str, int]]
-    left: np.ndarray
-    streak: np.ndarray
-    begun: np.ndarray
-    taken: np.ndarray
-    rows: np.ndarray
-    rollouts: ImaginationState | None
-    before: Tensor
-
-    def copy(self) -> ImaginedSnapshot:
-        """The same, in arrays of its own."""
-        own: dict[str, Any] = {k: v.copy() for k, v in vars(self).items() if isinstance(v, np.ndarray | list)}
-        return replace(self, **own)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """R rows after a whole chunk.
-
-    Attributes:
-        frames: (R, K, H, W, 3) uint8.
-        probability: (R, K) float32.
-        spread: (R, K) float32, its standard deviation over several noises; None where that is not asked for.
-        after: The rollouts.
-        before: (R, window - 1, H, W, 3) uint8, the frames before the next chunk.
-    """
-
-    frames: Tensor
-    probability: np.ndarray
-    spread: np.ndarray | None
-    after: ImaginationState
-    before: Tensor
 
 
 class ImaginedVectorEnv(ChunkVectorEnv):
@@ -94,6 +42,10 @@ class ImaginedVectorEnv(ChunkVectorEnv):
     that of its start state or else of its task. `ChunkStep.info` holds `success_probability` (N, K) float32, 0 where a
     step is not valid, and with `uncertainty_seeds` the `uncertainty`, likewise.
 
+    With a value function rollouts are cut after `cut_after` actions, before imagination has gone astray, and `info`
+    holds the `value` (N, K) of the frame at which one was cut (`truncated`) before its horizon, 0 elsewhere: the
+    probability that it would have succeeded.
+
     Args:
         world_model: Imagines; moved to the device.
         classifier: Judges; moved along if it is a module.
@@ -107,6 +59,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         batch_size: Rows given to the world model at a time, where memory is short; 0 for all that run.
         compile: Let torch.compile make faster code of the world model; takes a minute or so with the first chunks.
         stop_at_success: Whether success ends an episode (an ablation of GRPO imagines on, to the horizon).
+        value: The value function; moved along if it is a module.
+        cut_after: Actions after which every rollout is cut; given with `value` and not without.
 
     Attributes:
         imagined_frames: Frames imagined since it was made, those for `uncertainty` included.
@@ -129,19 +83,25 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         batch_size: int = 0,
         compile: bool = False,
         stop_at_success: bool = True,
+        value: Judge | None = None,
+        cut_after: int | None = None,
     ) -> None:
         checks = (("num_envs", num_envs, 1), ("uncertainty_seeds", uncertainty_seeds, 0), ("batch_size", batch_size, 0))
-        for label, value, least in checks:
-            if value < least:
-                raise UserError(f"{label} is {value}", f"give {least} or more")
+        for label, given, least in checks:
+            if given < least:
+                raise UserError(f"{label} is {given}", f"give {least} or more")
         check_parts(world_model, classifier, starts)
+        check_value(value, cut_after, classifier)
         place = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             world_model.to(place if device == "auto" else device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device '{device}' cannot be used: {error}", "use cpu, cuda or auto") from error
-        if isinstance(classifier, nn.Module):
-            classifier.to(world_model.neutral.device).eval()
+        judges: tuple[object, ...] = (classifier, value)
+        for judge in judges:
+            if isinstance(judge, nn.Module):
+                judge.to(world_model.neutral.device).eval()
+        self.value, self.cut_after = value, cut_after
         self.imagination = Imagination(world_model, sigmas, precision, compile)
         self.classifier, self.starts, self.num_envs = classifier, starts, num_envs
         self.uncertainty_seeds = uncertainty_seeds
@@ -161,6 +121,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             instructions=[""] * num_envs,
             tasks=[("", 0)] * num_envs,
             left=np.zeros(num_envs, np.int64),
+            early=np.zeros(num_envs, bool),
             streak=np.zeros(num_envs, np.int64),
             begun=np.tile(self._neutral, (num_envs, self.chunk, 1)),
             taken=np.zeros(num_envs, np.int64),
@@ -262,6 +223,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         step.info["success_probability"][rows] = probability * valid
         if chunk.spread is not None:
             step.info["uncertainty"][rows] = chunk.spread[each, taken + steps] * valid
+        if self.value is not None:
+            self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0])
         state.images[rows] = images[:, -1]
         state.left[rows] -= count
         state.streak[rows] = streak
@@ -274,6 +237,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         """What a chunk returns when no row runs."""
         leading = actions.shape[:2]
         names = ["success_probability"] + ["uncertainty"] * (self.uncertainty_seeds > 0)
+        names += [] if self.value is None else ["value"]
         return ChunkStep(
             images=np.repeat(self._state.images[:, None], leading[1], axis=1),
             success=np.zeros(leading, bool),
@@ -284,20 +248,31 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             info={name: np.zeros(leading, np.float32) for name in names},
         )
 
-    def _imagine(self, rollouts: ImaginationState, actions: np.ndarray) -> _Chunk:
+    def _imagine(self, rollouts: ImaginationState, actions: np.ndarray) -> ImaginedChunk:
         """Imagine and judge a whole chunk of R rows; actions are (R, K, A)."""
         state = self._state
         tasks = [state.tasks[row] for row in state.rows]
         frames, after = self._roll(rollouts, actions)
         clip = torch.cat([state.before, frames], dim=1)  # (R, window - 1 + K, H, W, 3)
-        found = [self._judge(clip, tasks)]
+        found = [self._judge(self.classifier, clip, tasks)]
         for number in range(1, self.uncertainty_seeds + 1):
             others = [np.random.SeedSequence((seed % 2**64, number)) for seed in rollouts.seeds.tolist()]
             seeds = torch.tensor([int(other.generate_state(1, np.uint64)[0] >> np.uint64(1)) for other in others])
             frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
-            found.append(self._judge(torch.cat([state.before, frames_then], dim=1), tasks))
+            found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
-        return _Chunk(frames, found[0], spread, after, clip[:, self.chunk :])
+        return ImaginedChunk(clip, frames, found[0], spread, after, clip[:, self.chunk :])
+
+    def _foresee(self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray) -> None:
+        """Fill in the value of rows cut early; `last` is the place of each one's last frame in the chunk."""
+        cut = np.flatnonzero((step.truncated[rows] & ~step.success[rows]).any(axis=1) & self._state.early[rows])
+        if not len(cut):
+            return
+        # A window of the value function ends at that frame; the clip has `classifier.window - 1` frames before.
+        first = last[cut] + self.classifier.window - value.window
+        window = clip[torch.from_numpy(cut)[:, None], torch.from_numpy(first[:, None] + np.arange(value.window))]
+        foreseen = self._judge(value, window, [self._state.tasks[row] for row in rows[cut]])[:, 0]
+        step.info["value"][rows[cut]] = foreseen[:, None] * step.truncated[rows[cut]]
 
     def _roll(self, rollouts: ImaginationState, actions: np.ndarray) -> tuple[Tensor, ImaginationState]:
         """Imagine a chunk, `batch_size` rows at a time: (R, K, H, W, 3) uint8 and the rollouts after it."""
@@ -311,16 +286,17 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         return (frames[0], states[0]) if len(states) == 1 else (torch.cat(frames), ImaginationState.join(states))
 
     @torch.no_grad()
-    def _judge(self, clip: Tensor, tasks: Sequence[tuple[str, int]]) -> np.ndarray:
+    def _judge(self, judge: Judge, clip: Tensor, tasks: Sequence[tuple[str, int]]) -> np.ndarray:
         """(R, window - 1 + K, H, W, 3) uint8 -> (R, K) float32."""
-        probability = self.classifier.probability(clip, tasks).float().cpu().numpy()
+        probability = judge.probability(clip, tasks).float().cpu().numpy()
         if not np.isfinite(probability).all():
             raise UserError(
-                "the success classifier's probabilities are not finite", "check its weights; train it again"
+                "the success classifier's or value function's probabilities are not finite",
+                "check its weights; train it again",
             )
         return probability
 
-    def _advance(self, rollouts: ImaginationState, chunk: _Chunk, stay: np.ndarray) -> None:
+    def _advance(self, rollouts: ImaginationState, chunk: ImaginedChunk, stay: np.ndarray) -> None:
         """Go on with the rows that `stay` (R,) bool says, those whose chunk is whole from its end."""
         state = self._state
         whole = state.taken[state.rows] == self.chunk
@@ -369,7 +345,9 @@ class ImaginedVectorEnv(ChunkVectorEnv):
                 seeds=[seed % 2**63 for _, seed in starts.values()],
             )
             parts.append(self.imagination.snapshot())
-            state.images[fresh], state.left[fresh] = begin.memory[:, -1], begin.horizon
+            most = begin.horizon.max() if self.cut_after is None else self.cut_after
+            state.images[fresh], state.left[fresh] = begin.memory[:, -1], np.minimum(begin.horizon, most)
+            state.early[fresh] = begin.horizon > most
             for row, instruction, task in zip(fresh, begin.instructions, begin.tasks, strict=True):
                 state.instructions[row], state.tasks[row] = instruction, task
             seen = torch.from_numpy(begin.memory[:, begin.memory.shape[1] - window + 1 :]).to(self.imagination.device)
@@ -383,18 +361,20 @@ class ImaginedVectorEnv(ChunkVectorEnv):
 
 
 def make_imagined_env(
-    world_model: Path, reward: Path, starts: StartPool, num_envs: int, **options: Any
+    world_model: Path, reward: Path, starts: StartPool, num_envs: int, *, value: Path | None = None, **options: Any
 ) -> ImaginedVectorEnv:
-    """The environment of two checkpoints.
+    """The environment of two checkpoints, or three.
 
     Args:
         world_model: Checkpoint of a world model.
         reward: Checkpoint of a success classifier.
         starts: Where rollouts begin.
         num_envs: Rows, N.
+        value: Checkpoint of a value function.
         options: Keyword arguments of ImaginedVectorEnv.
 
     Raises:
         UserError: A checkpoint that cannot be loaded, or parts that do not fit each other.
     """
-    return ImaginedVectorEnv(*load_parts(world_model, reward, starts), starts, num_envs, **options)
+    foresees = None if value is None else load_value(value, starts)
+    return ImaginedVectorEnv(*load_parts(world_model, reward, starts), starts, num_envs, value=foresees, **options)

@@ -71,6 +71,46 @@ def check_parts(
         )
 
 
+def check_value(value: Judge | None, cut_after: int | None, classifier: Judge) -> None:
+    """Check that a value function and the cut go together, and that it knows what the classifier knows.
+
+    Raises:
+        UserError: One without the other, a cut before the first action, a window longer than the classifier's (frames
+            before that are not kept), or tasks it was not trained for.
+    """
+    if (value is None) != (cut_after is None):
+        there, missing = ("cut_after", "value function") if value is None else ("value function", "cut_after")
+        raise UserError(f"a {there} without a {missing}", "give both, or neither")
+    if value is None or cut_after is None:
+        return
+    if cut_after < 1:
+        raise UserError(f"cut_after is {cut_after}", "give 1 or more")
+    if value.window > classifier.window:
+        raise UserError(
+            f"the value function looks at {value.window} frames, the success classifier at {classifier.window}",
+            "train the value function with a window as long as the classifier's, or shorter",
+        )
+    unknown = [task for task in classifier.tasks if task not in value.tasks]
+    if unknown:
+        suite, index = unknown[0]
+        raise UserError(
+            f"the value function was not trained for task {suite}/{index}, the success classifier was",
+            "train both on the same episodes",
+        )
+
+
+def load_value(value: Path, starts: StartPool) -> SuccessClassifier:
+    """Load a value function.
+
+    Raises:
+        UserError: A checkpoint that cannot be loaded, one of something else, or pictures of another size than it was
+            trained on.
+    """
+    found = load_classifier(value, "outcome")
+    check_image_size(value, starts.image_size, "those of the start states are")
+    return found
+
+
 def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[WorldModel, SuccessClassifier]:
     """Load world model and success classifier, and check them against the start states.
 

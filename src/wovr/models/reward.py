@@ -1,7 +1,8 @@
 """The success classifier (paper, section 4.2, Eq. 8): the probability that a frame shows the task done.
 
 Unlike the authors', who use a ResNet-18 on one frame and embed the task in one suite only: a light ResNet on a short
-window of frames, always told the task, and a task that it was not trained for is refused.
+window of frames, always told the task, and a task that it was not trained for is refused. Asked about the outcome
+instead, the same network is a value function: the probability that the episode is going to succeed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,8 @@ class SuccessClassifier(Network):
         width: Hidden features of the head.
         max_tasks: Tasks there is room for.
         tasks: Tasks it is trained for, as (suite, index); training adds those of its data.
+        judges: What its probability is of: `frame`, that the window's last frame is successful; or `outcome`, that the
+            episode, not successful yet, is going to succeed as the policy of its data acts: a value function.
 
     Attributes:
         tasks: Tasks it is trained for, in the order of their embeddings.
@@ -61,6 +64,7 @@ class SuccessClassifier(Network):
         width: int = 64,
         max_tasks: int = 128,
         tasks: Sequence[tuple[str, int]] = (),
+        judges: Literal["frame", "outcome"] = "frame",
     ) -> None:
         super().__init__()
         for name, value in (("window", window), ("consecutive", consecutive), ("blocks", blocks)):
@@ -73,6 +77,7 @@ class SuccessClassifier(Network):
         self.window = window
         self.threshold = threshold
         self.consecutive = consecutive
+        self.judges = judges
         self.tasks: list[Task] = []
         self._rows: dict[Task, int] = {}
         self.stem = nn.Conv2d(3 * window, channels[0], 3, stride=2, padding=1)
@@ -209,13 +214,23 @@ def stacked_images(frames: Tensor) -> Tensor:
     return frames.movedim(-1, 1).to(torch.float32) / 127.5 - 1
 
 
-def load_classifier(checkpoint: Path) -> SuccessClassifier:
+def load_classifier(checkpoint: Path, judges: Literal["frame", "outcome"] = "frame") -> SuccessClassifier:
     """Rebuild a success classifier from a checkpoint of `wovr fit`, on the CPU, in evaluation mode.
 
+    Args:
+        checkpoint: The checkpoint.
+        judges: What it has to judge, see SuccessClassifier.
+
     Raises:
-        UserError: No such file, no checkpoint, one of another kind, pickled objects in it, weights that do not fit.
+        UserError: No such file, no checkpoint, one of another kind, pickled objects in it, weights that do not fit, or
+            a classifier that judges something else.
     """
-    return load_network(Path(checkpoint), SuccessClassifier)
+    found = load_network(Path(checkpoint), SuccessClassifier)
+    if found.judges != judges:
+        frame, outcome = "a success classifier (conf/reward.yaml)", "a value function (conf/value.yaml)"
+        there, wanted = (outcome, frame) if judges == "frame" else (frame, outcome)
+        raise UserError(f"{checkpoint}: holds {there}", f"give {wanted}")
+    return found
 
 
 class _Film(nn.Module):

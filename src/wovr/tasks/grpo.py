@@ -198,8 +198,11 @@ class GRPOTraining(TrainingModule):
             success[row, : len(trajectory.success)] = torch.from_numpy(trajectory.success)
         valid = valid_steps(success, length)  # (N, T)
         gained = returns(self.reward_coefficient * success.float(), valid, self.discount)  # (N,)
+        outcome = torch.tensor([trajectory.outcome for trajectory in trajectories])
+        # What was cut before its horizon goes on with the value of its last frame: R + discount^T V(o_T).
+        gained += self.reward_coefficient * self.discount**length * outcome.masked_fill(success.any(dim=1), 0.0)
         groups = group_advantages(gained.unflatten(0, (-1, size)), self.advantage_scale)
-        rate = success.any(dim=1).float().unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
+        rate = outcome.unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
         low, high = self.success_filter or (0.0, 1.0)
         kept = (rate >= low) & (rate <= high)
         # With a KL or entropy term, rollouts without an advantage have a gradient too.
@@ -208,12 +211,11 @@ class GRPOTraining(TrainingModule):
         mask = mask & kept.repeat_interleave(size)[:, None]
         mask[:, self.first_steps :] &= self.first_steps is None
         keyframe = torch.tensor([trajectory.from_keyframe for trajectory in trajectories])
-        succeeded = success.any(dim=1)
         totals = {
             "rollouts": len(trajectories),
-            "successes": int(succeeded.sum()),
+            "successes": float(outcome.sum()),
             "keyframe_rollouts": int(keyframe.sum()),
-            "keyframe_successes": int((succeeded & keyframe).sum()),
+            "keyframe_successes": float(outcome[keyframe].sum()),
             "groups": len(rate),
             "groups_without_signal": int(groups.without_signal.sum()),
             "groups_filtered": int((~kept).sum()),

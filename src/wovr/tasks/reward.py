@@ -88,17 +88,19 @@ class RewardTraining(TrainingModule):
         Raises:
             UserError: See `TrainingModule.init_from`.
         """
-        self.network.add_tasks(load_classifier(path).tasks)
+        self.network.add_tasks(load_classifier(path, self.network.judges).tasks)
         super().init_from(path)
 
     def setup(self, stage: str) -> None:
         """Add the tasks of the data to the network's, and compare the two.
 
         Raises:
-            UserError: Another window, too many tasks, or no held-out episodes to choose a threshold with.
+            UserError: Another window or question, too many tasks, or no held-out episodes to choose a threshold with.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        window = self.network.window
+        window, judges = self.network.window, self.network.judges
+        if judges != data.judges:
+            raise UserError(f"the network judges {judges}, the data {data.judges}", "set both alike")
         check_equal("window", window, data.window, f"set data.window to {window}, or the network's to {data.window}")
         self.network.add_tasks(data.tasks)
         if stage != "fit":
