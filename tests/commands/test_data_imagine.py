@@ -69,6 +69,35 @@ def test_frames_are_imagined_and_all_else_is_real(real: Path, world: Path, tmp_p
         assert np.abs(episode.frames - expected).mean() < 12
 
 
+def test_it_begins_anew_from_real_frames_where_it_is_told(real: Path, world: Path, tmp_path: Path) -> None:
+    assert main([*words(real, world, tmp_path / "out"), "--restart", "16", "--episodes", "3"]) == 0
+    stored, imagined = EpisodeStore(real), EpisodeStore(tmp_path / "out")
+    keys = [stored.entries[index].key for index in (0, 2, 4)]
+    assert sorted(entry.key for entry in imagined.entries) == sorted(keys)
+    assert main([*words(real, world, tmp_path / "long"), "--restart", "8"]) == 0
+    truth, long = stored.read(1), EpisodeStore(tmp_path / "long")
+    [episode] = [long.read(i) for i in range(len(long)) if long.entries[i].key == truth.key]
+    frames = [truth.frames[:1]]
+    for first in range(0, len(truth.actions), 8):
+        imagination = Imagination(tiny_world(), [1.0, 0.5])
+        if first == 0:
+            imagination.start(truth.frames[:1], seeds=[1])
+        else:
+            memory, made = truth.frames[None, first - 3 : first + 1], truth.actions[None, first - 4 : first]
+            imagination.start(truth.frames[:1], memory, made, seeds=[1])
+        given = truth.actions[first : first + 8]
+        actions = np.concatenate([given, np.zeros((8 - len(given), 3), np.float32)])[None]
+        frames.append(imagination.step(actions)[0, : len(given)].numpy())
+    assert len(episode.frames) == len(truth.frames) == 30
+    # As near as the video lets it be, and farther from what goes on without the real frames.
+    whole = EpisodeStore(tmp_path / "whole") if main(words(real, world, tmp_path / "whole")) == 0 else None
+    assert whole is not None
+    [other] = [whole.read(i) for i in range(len(whole)) if whole.entries[i].key == truth.key]
+    error = np.abs(episode.frames - np.concatenate(frames).astype(float))[9:].mean()
+    assert error < 12
+    assert error < np.abs(other.frames - np.concatenate(frames).astype(float))[9:].mean()
+
+
 def test_only_a_model_that_needs_proprioception_asks_for_it(
     real: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +141,7 @@ def test_an_interrupted_call_goes_on(real: Path, world: Path, tmp_path: Path) ->
     [
         (["--sigmas", "1,x"], "--sigmas is '1,x'; give numbers separated by commas"),
         (["--batch_size", "0"], "--batch_size is 0; give 1 or more"),
+        (["--restart", "-8"], "--restart is -8; give 0 or more"),
         (["--seed", "5"], "this folder was begun with other inputs: seed was 0 and is 5"),
     ],
 )

@@ -144,6 +144,8 @@ def imagine(
     *,
     world_model: Path,
     out: Path,
+    episodes: int = 0,
+    restart: int = 0,
     sigmas: str | None = None,
     precision: str = "bf16",
     compile: bool = False,
@@ -157,6 +159,9 @@ def imagine(
         folders: Folders of real episodes, one or more.
         world_model: Checkpoint of the world model.
         out: Folder of the imagined episodes.
+        episodes: How many of them, evenly spread; 0 for all.
+        restart: Begin anew from the real frames after every so many, so that what is imagined stays near what happened;
+            0 for never.
         sigmas: Noise levels of the sampler, a comma list that falls from 1; null for the world model's own.
         precision: fp32, or bf16 for matrix products in bfloat16.
         compile: Let torch.compile make faster code of the world model.
@@ -170,12 +175,15 @@ def imagine(
         levels = None if sigmas is None else [float(word) for word in sigmas.split(",")]
     except ValueError as error:
         raise UserError(f"--sigmas is '{sigmas}'", "give numbers separated by commas") from error
-    total = sum(read_dataset(folder)["episodes"] for folder in folders)
+    there = sum(read_dataset(folder)["episodes"] for folder in folders)
+    total = min(there, episodes) if episodes > 0 else there
     with episode_progress("imagine", total) as advance:
         said = imagine_episodes(
             folders,
             out,
             world_model,
+            episodes=episodes,
+            restart=restart,
             sigmas=levels,
             precision=precision,
             compile=compile,

@@ -32,6 +32,8 @@ def imagine_episodes(
     out: Path,
     world_model: Path,
     *,
+    episodes: int,
+    restart: int,
     sigmas: Sequence[float] | None,
     precision: str,
     compile: bool,
@@ -42,13 +44,16 @@ def imagine_episodes(
 ) -> str:
     """Imagine what follows the first frame of each episode under its actions, and store it.
 
-    Frames are imagined, everything else is the real episode's: actions, success, instruction, key. Shards that are
-    there already are kept, so that an interrupted call goes on.
+    With `restart` no frame is imagined from farther back than that, so each resembles the real one whose success it
+    has; without, they show what becomes of long rollouts. Frames are imagined, everything else is the real episode's:
+    actions, success, instruction, key. Shards that are there already are kept, so that an interrupted call goes on.
 
     Args:
         folders: Folders of real episodes.
         out: Where the shards go.
         world_model: Checkpoint.
+        episodes: How many, evenly spread over those there are; 0 for all.
+        restart: See `imagine_frames`.
         sigmas: Noise levels of the sampler; None for the world model's own.
         precision: `fp32` or `bf16`.
         compile: Let torch.compile make faster code.
@@ -65,7 +70,12 @@ def imagine_episodes(
     """
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}", "give 1 or more")
+    for name, value in (("episodes", episodes), ("restart", restart)):
+        if value < 0:
+            raise UserError(f"--{name} is {value}", "give 0 or more")
     store = EpisodeStore(*folders)
+    count = min(len(store), episodes or len(store))
+    chosen = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
     model = load_network(world_model, WorldModel)
     if model.action_dim != store.action_dim:
         raise UserError(
@@ -78,6 +88,7 @@ def imagine_episodes(
     inputs = {
         "episodes": [read_dataset(folder)["shards"] for folder in folders], "world_model": fingerprint, "seed": seed,
         "sigmas": None if sigmas is None else list(sigmas), "precision": precision, "batch_size": batch_size,
+        "count": count, "restart": restart,
         "schema_version": SCHEMA_VERSION,
     }  # fmt: skip
     run = RunFolder(out, inputs)
@@ -86,10 +97,11 @@ def imagine_episodes(
     write_json(out / INPUTS_FILE, inputs)
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
-    for index, first in enumerate(range(0, len(store), batch_size)):
-        members = range(first, min(first + batch_size, len(store)))
+    for index, first in enumerate(range(0, count, batch_size)):
+        members = chosen[first : first + batch_size]
         if index not in there:
-            episodes = [store.read(member) for member in members]
+            truth = [store.read(member) for member in members]
+            imagined = imagine_frames(imagination, truth, [seed + member for member in members], restart)
             source = f"imagined by {fingerprint}"
             write_shard(
                 shard_path(out, NAME, index),
@@ -97,9 +109,7 @@ def imagine_episodes(
                     replace(
                         episode, frames=frames, sim_state=None, proprio=None, meta=replace(episode.meta, source=source)
                     )
-                    for episode, frames in zip(
-                        episodes, imagine_frames(imagination, episodes, seeds=[seed + m for m in members]), strict=True
-                    )
+                    for episode, frames in zip(truth, imagined, strict=True)
                 ],
             )
         progress(len(members))
@@ -108,7 +118,9 @@ def imagine_episodes(
     return summary(dataset)
 
 
-def imagine_frames(imagination: Imagination, episodes: Sequence[Episode], seeds: Sequence[int]) -> list[np.ndarray]:
+def imagine_frames(
+    imagination: Imagination, episodes: Sequence[Episode], seeds: Sequence[int], restart: int = 0
+) -> list[np.ndarray]:
     """The frames that a world model shows from each episode's first frame on, under its actions.
 
     Rollouts leave the batch at the end of their actions; a last chunk is filled up with zeros, whose frames are thrown
@@ -118,35 +130,64 @@ def imagine_frames(imagination: Imagination, episodes: Sequence[Episode], seeds:
         imagination: Of the world model.
         episodes: N real episodes.
         seeds: Of the noise, one an episode.
+        restart: Imagination begins anew, from real frames, after every so many; 0 for never.
 
     Returns:
         N times (T, H, W, 3) uint8, the first frame being the real one.
     """
-    chunk = imagination.model.chunk
-    found = [[episode.frames[:1]] for episode in episodes]
-    rows = [row for row, episode in enumerate(episodes) if len(episode.actions)]
-    proprio = _first_proprio([episodes[row] for row in rows])
-    first = np.stack([episodes[row].frames[0] for row in rows])
-    imagination.start(first, proprio=proprio, seeds=[seeds[row] for row in rows])
-    done = 0
+    model = imagination.model
+    chunk = model.chunk
+    pieces = [
+        (row, first)
+        for row, episode in enumerate(episodes)
+        for first in range(0, len(episode.actions), restart or max(1, len(episode.actions)))
+    ]
+    given = [
+        episodes[row].actions[first : first + restart] if restart else episodes[row].actions for row, first in pieces
+    ]
+    found: list[list[np.ndarray]] = [[] for _ in pieces]
+    _start(
+        imagination, [episodes[row] for row, _ in pieces], [first for _, first in pieces], [seeds[r] for r, _ in pieces]
+    )
+    rows, done = list(range(len(pieces))), 0
     while rows:
-        actions = np.zeros((len(rows), chunk, imagination.model.action_dim), np.float32)
+        actions = np.zeros((len(rows), chunk, model.action_dim), np.float32)
         for place, row in enumerate(rows):
-            given = episodes[row].actions[done : done + chunk]
-            actions[place, : len(given)] = given
+            now = given[row][done : done + chunk]
+            actions[place, : len(now)] = now
         frames = imagination.step(actions).cpu().numpy()
         for place, row in enumerate(rows):
-            found[row].append(frames[place, : len(episodes[row].actions) - done])
+            found[row].append(frames[place, : len(given[row]) - done])
         done += chunk
-        going_on = np.array([len(episodes[row].actions) > done for row in rows])
+        going_on = np.array([len(given[row]) > done for row in rows])
         rows = [row for row, stays in zip(rows, going_on, strict=True) if stays]
         if rows:
             imagination.keep(going_on)
-    return [np.concatenate(parts) for parts in found]
+    frames_of = [[episode.frames[:1]] for episode in episodes]
+    for (row, _), parts in zip(pieces, found, strict=True):
+        frames_of[row] += parts
+    return [np.concatenate(parts) for parts in frames_of]
 
 
-def _first_proprio(episodes: Sequence[Episode]) -> np.ndarray:
-    """(N, P) float32, P being 0 where they do not all hold the same: the world model then says what it needs."""
-    states = [episode.proprio[0] for episode in episodes if episode.proprio is not None]
+def _start(imagination: Imagination, episodes: Sequence[Episode], first: Sequence[int], seeds: Sequence[int]) -> None:
+    """Begin R rollouts, each at frame `first` of its episode."""
+    model = imagination.model
+    neutral = model.neutral.cpu().numpy()[None]
+    memories, actions = [], []
+    for episode, start in zip(episodes, first, strict=True):
+        frames = np.arange(start - model.memory + 1, start + 1)
+        memories.append(episode.frames[frames.clip(min=0)])
+        # Frame t + 1 is produced by action t; none produced the first frame, or repetitions of it.
+        made = np.concatenate([neutral, episode.actions[:start]])
+        actions.append(made[frames.clip(min=0)])
+    states = [e.proprio[start] for e, start in zip(episodes, first, strict=True) if e.proprio is not None]
+    # Where they do not all hold the same: none, and the world model says what it needs.
     alike = len(states) == len(episodes) and len({state.shape for state in states}) == 1
-    return np.stack(states) if alike else np.zeros((len(episodes), 0), np.float32)
+    imagination.start(
+        np.stack([episode.frames[0] for episode in episodes]),
+        np.stack(memories),
+        np.stack(actions),
+        age=np.array(first, np.float32),
+        proprio=np.stack(states) if alike else np.zeros((len(episodes), 0), np.float32),
+        seeds=seeds,
+    )
