@@ -40,7 +40,7 @@ TORCH_FREE = (
 )
 """What has to work without torch: whatever a simulator worker imports, the store, and the table of verbs."""
 
-TORCH_FILES = ("wovr.envs.policy_actor", "wovr.envs.imagined", "wovr.envs.imagined_parts")
+TORCH_FILES = tuple(f"wovr.envs.{name}" for name in ("policy_actor", "imagined", "imagined_parts", "imagined_state"))
 """Modules below TORCH_FREE that may import it, in the parent process only: a policy that acts, imagination."""
 
 

@@ -1,7 +1,7 @@
 """Masked GRPO (paper section 4.2, Eq. 9 to 11): a policy improved by its own rollouts, imagined or real.
 
-A batch is all rollouts of an update. What differs from the equations is said in `wovr.functional.grpo`; beyond that,
-rollouts whose group has no signal are left out of the computation, since they add nothing to the gradient.
+What differs from the equations is said in `wovr.functional.grpo`. Beyond that: rollouts whose group has no signal are
+left out of the computation; where rollouts are cut before their horizon, the value of the last frame is their rest.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class GRPOTraining(TrainingModule):
         valid = valid_steps(success, length)  # (N, T)
         gained = returns(self.reward_coefficient * success.float(), valid, self.discount)  # (N,)
         outcome = torch.tensor([trajectory.outcome for trajectory in trajectories])
-        # What was cut before its horizon goes on with the value of its last frame: R + discount^T V(o_T).
+        # Of rollouts that were cut: R + discount^T V(o_T).
         gained += self.reward_coefficient * self.discount**length * outcome.masked_fill(success.any(dim=1), 0.0)
         groups = group_advantages(gained.unflatten(0, (-1, size)), self.advantage_scale)
         rate = outcome.unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
@@ -210,8 +210,8 @@ class GRPOTraining(TrainingModule):
         mask = valid if self.mask == "success" else executed_steps(length, success.shape[1])
         mask = mask & kept.repeat_interleave(size)[:, None]
         mask[:, self.first_steps :] &= self.first_steps is None
-        keyframe = torch.tensor([trajectory.from_keyframe for trajectory in trajectories])
-        totals = {
+        keyframe = torch.tensor([one.from_keyframe for one in trajectories])
+        totals: Sums = {
             "rollouts": len(trajectories),
             "successes": float(outcome.sum()),
             "keyframe_rollouts": int(keyframe.sum()),
@@ -226,9 +226,7 @@ class GRPOTraining(TrainingModule):
             "used": int(used.sum()) * size,
         }
         positions = np.flatnonzero(used.repeat_interleave(size).numpy())
-        return Update(
-            trajectories, groups.advantage.flatten(), mask, positions, {k: float(v) for k, v in totals.items()}
-        )
+        return Update(trajectories, groups.advantage.flatten(), mask, positions, totals)
 
     def loss(self, samples: ChunkSamples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some chunks and what is watched beside it, all sums under the steps' weights.
