@@ -52,17 +52,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "wovr.data.world_model_data.WorldModelData",
         {"batch_size": 4, "val_fraction": 0.25, "val_windows": 8},
     ),
-    "reward.yaml": training(
-        "wovr.tasks.reward.RewardTraining",
-        {
-            "network": {
-                "class_path": "wovr.models.reward.SuccessClassifier",
-                "init_args": {"channels": [8, 8], "embedding": 4, "width": 8, "max_tasks": 4},
-            }
-        },
-        "wovr.data.reward_data.RewardData",
-        {"batch_size": 8, "val_fraction": 0.25},
-    ),
+    **{
+        f"{name}.yaml": training(
+            "wovr.tasks.reward.RewardTraining",
+            {
+                "network": {
+                    "class_path": "wovr.models.reward.SuccessClassifier",
+                    "init_args": {"channels": [8, 8], "embedding": 4, "width": 8, "max_tasks": 4, "judges": judges},
+                }
+            },
+            "wovr.data.reward_data.RewardData",
+            {"batch_size": 8, "val_fraction": 0.25, "judges": judges},
+        )
+        for name, judges in (("reward", "frame"), ("value", "outcome"))
+    },
     "rl.yaml": {
         "model": {"lr": 1e-3, "warmup_steps": 0, "minibatches": 2},
         "groups": 2, "group_size": 2, "updates": 2, "num_envs": 4, "env_args": {"sigmas": [1.0]},
@@ -92,7 +95,7 @@ def fit(name: str, config: str, folder: Any, **more: Any) -> dict[str, Any]:
 
 def rl(name: str, policy: str, world: str, reward: str, data: str, keyframes: str, **more: Any) -> dict[str, Any]:
     args = {"policy": policy, "world_model": world, "reward": reward, "data": data, "keyframes": keyframes}
-    args |= {"keyframe_share": 0.5, **IMAGINED, **TRAINING}
+    args |= {"keyframe_share": 0.5, "value": last("value_fit"), "cut_after": 8, **IMAGINED, **TRAINING}
     return {"name": name, "command": "rl", "config": "rl.yaml", "args": args, **more}
 
 
@@ -106,6 +109,7 @@ STAGES: list[dict[str, Any]] = [
     fit("robot_fit", "robot.yaml", "{stage:collect_base}"),
     fit("wm_fit", "wm.yaml", "{stage:collect_base}", args=ROBOT),
     fit("reward_fit", "reward.yaml", ["{stage:demos}", "{stage:collect_base}"]),
+    fit("value_fit", "value.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     {"name": "keyframes", "command": "data keyframes {stage:demos} {stage:collect_base}", "args": {"seed": "{seed}"}},
     rl("rl_fit", last("sft_fit"), last("wm_fit"), last("reward_fit"), "{stage:demos},{stage:collect_base}",
        "{stage:keyframes}"),
