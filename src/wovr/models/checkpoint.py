@@ -48,10 +48,12 @@ class Network(nn.Module):
 
     Attributes:
         kind: What the network is (`policy`, `world_model`, ...); a checkpoint holds at most one network of a kind.
+        added: Weights that checkpoints from before they existed lack; those then stay as the network is made with.
         init_args: Every argument of `__init__` by name, defaults included.
     """
 
     kind: ClassVar[str]
+    added: ClassVar[frozenset[str]] = frozenset()
     init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -159,7 +161,7 @@ def load_weights(network: Network, checkpoint: Mapping[str, Any], path: Path) ->
     weights = _weights(checkpoint, _described(checkpoint, type(network), path), path)
     expected = network.state_dict()
     for problem, names in (
-        ("lacks", expected.keys() - weights.keys()),
+        ("lacks", expected.keys() - weights.keys() - network.added),
         ("has the unexpected", weights.keys() - expected.keys()),
         (
             "has another shape in",
@@ -171,7 +173,7 @@ def load_weights(network: Network, checkpoint: Mapping[str, Any], path: Path) ->
                 f"{path}: the {network.kind} {problem} {len(names)} weights, e.g. '{min(names)}'",
                 "use a checkpoint of a network with the same arguments",
             )
-    network.load_state_dict(weights)
+    network.load_state_dict({**expected, **weights})
 
 
 def network_fingerprint(path: Path, kind: type[Network]) -> str:

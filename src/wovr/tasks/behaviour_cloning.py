@@ -40,6 +40,9 @@ class BehaviourCloning(TrainingModule):
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
         self.policy = policy
+        for name, weight in policy.named_parameters():
+            if name in policy.for_rl:
+                weight.requires_grad_(False)
         self.smoothing = smoothing
         self.shift = shift
 

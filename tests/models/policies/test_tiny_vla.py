@@ -35,6 +35,21 @@ def test_other_sizes_are_refused() -> None:
         small_policy().act(observe(1, (60, 64)))
 
 
+def test_sharpness_divides_the_temperature_of_each_dimension() -> None:
+    policy, observation = small_policy(), observe(3)
+    before = log_distribution(policy, observation)
+    with torch.no_grad():
+        policy.log_sharpness[1] = torch.tensor(2.0).log()
+        colder = policy(observation.image, observation.instruction, temperature=0.5)
+        found = log_distribution(policy, observation)
+    torch.testing.assert_close(found[:, :, 0], before[:, :, 0], rtol=0, atol=0)
+    with torch.no_grad():
+        policy.log_sharpness.zero_()
+        expected = policy(observation.image, observation.instruction, temperature=0.5)
+    torch.testing.assert_close(found[:, :, 1], expected[:, :, 1])
+    torch.testing.assert_close(colder[:, :, 0], expected[:, :, 0])
+
+
 def test_gradient_reaches_every_parameter() -> None:
     policy = small_policy().train()
     observation = observe(6)

@@ -134,9 +134,13 @@ class Policy(Network, ABC):
         chunk: Actions of a chunk, K.
         action_dim: Dimensions of an action, A.
         bins: Tokens an action dimension is cut into.
+
+    Attributes:
+        for_rl: Names of weights that only reinforcement learning changes, and cloning leaves alone.
     """
 
     kind: ClassVar[str] = "policy"
+    for_rl: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, chunk: int = CHUNK, action_dim: int = 4, bins: int = 33) -> None:
         super().__init__()

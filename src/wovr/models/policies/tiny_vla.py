@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,14 @@ class TinyVLA(Policy):
         text_layers: Self-attention blocks over the words.
         buckets: Hash buckets of the word and trigram vectors.
         max_words: Longest instruction in words.
+
+    Attributes:
+        log_sharpness: (A,) float32, logarithm of what each dimension's logits are multiplied by. How sharply a cloned
+            policy acts, its smoothed targets decide; reinforcement learning finds out, in few steps, what succeeds.
     """
+
+    added: ClassVar[frozenset[str]] = frozenset({"log_sharpness"})
+    for_rl: ClassVar[frozenset[str]] = added
 
     def __init__(
         self,
@@ -154,6 +162,7 @@ class TinyVLA(Policy):
         self.head = nn.Linear(width, action_dim * bins)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.log_sharpness = nn.Parameter(torch.zeros(action_dim))
 
     def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
         """See `Policy.logits`.
@@ -173,4 +182,5 @@ class TinyVLA(Policy):
         x = self.queries.expand(len(seen), -1, -1)  # (N, K, width)
         for block in self.blocks:
             x = block(x, context, mask)
-        return self.head(self.norm(x)).unflatten(-1, (self.action_dim, self.bins))  # (N, K, A, bins)
+        logits = self.head(self.norm(x)).unflatten(-1, (self.action_dim, self.bins))  # (N, K, A, bins)
+        return logits * self.log_sharpness.exp()[:, None]
