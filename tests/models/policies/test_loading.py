@@ -44,7 +44,7 @@ def test_a_checkpoint_from_before_a_weight_was_added_is_the_policy_it_was(tmp_pa
     torch.testing.assert_close(old.log_probs, new.log_probs, rtol=0, atol=0)
     del content["state_dict"]["policy.head.bias"]
     torch.save(content, tmp_path / "broken.ckpt")
-    with pytest.raises(UserError, match="lacks 1 weights, e.g. 'head.bias'"):
+    with pytest.raises(UserError, match="lacks 1 weights"):
         load_policy(tmp_path / "broken.ckpt")
 
 
