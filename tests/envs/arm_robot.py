@@ -28,7 +28,8 @@ class ArmRobot(RobotEnv):
         self.motions: list[np.ndarray] = []
         self.halts = 0
         settings: dict[str, Any] = {"workspace": ((0, 0, 0), (1, 1, 1)), "horizon": 6, "timeout": 0.2}
-        super().__init__((16, 16), (0.1, 0.1, 0.1, 1.0), **(settings | arguments))
+        settings["largest"] = None if "dataset" in arguments else (0.1, 0.1, 0.1, 1.0)
+        super().__init__((16, 16), **(settings | arguments))
 
     def picture(self) -> np.ndarray:
         if self.slow and len(self.motions) == 1:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.synthetic import write_dataset
 from tests.envs.arm_robot import ArmRobot, Nameless
 from wovr.cli import main
+from wovr.data.converters.action_range import ActionRange
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
+from wovr.runs import read_json, write_json
 from wovr.types import StartState
 
 RIGHT = np.array([1.0, 0, 0, 1])
@@ -86,6 +89,24 @@ def test_an_action_reaches_the_robot_within_its_limits(person: Person) -> None:
         env.step(np.array([np.nan, 0, 0, 0]))
     assert env.halts == 1
     env.close()
+
+
+def test_the_normalisation_of_converted_episodes_is_undone(person: Person, tmp_path: Path) -> None:
+    write_dataset(tmp_path, shards=1, episodes=1, num_frames=4, size=(16, 16))
+    with pytest.raises(UserError, match="holds no range of actions; give largest instead"):
+        ArmRobot(terminal=person.path, dataset=str(tmp_path))
+    stored = ActionRange("range", np.array([-0.2, 0, -0.1, 0]), np.array([0.2, 0.1, 0.1, 255.0]))
+    content = read_json(tmp_path / "dataset.json")
+    write_json(tmp_path / "dataset.json", content | {"convert": {"action_range": stored.to_json()}})
+    env = ArmRobot(terminal=person.path, dataset=str(tmp_path), smoothest=2.0, workspace=None)
+    env.before = np.zeros(4)
+    np.testing.assert_allclose(env.limited(np.array([0.5, -1, 0, 1])), [0.1, 0, 0, 255], atol=1e-6)
+    env.close()
+    for both in ({"dataset": str(tmp_path), "largest": [1.0]}, {"largest": None}):
+        with pytest.raises(UserError, match="give either largest or dataset"):
+            ArmRobot(terminal=person.path, **both)
+    with pytest.raises(UserError, match="largest is"):
+        ArmRobot(terminal=person.path, largest=[0.1, -0.1])
 
 
 def test_the_space_bar_is_success_and_escape_halts(person: Person) -> None:

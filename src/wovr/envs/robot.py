@@ -19,11 +19,14 @@ import tty
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
+from wovr.data.converters.action_range import ActionRange
+from wovr.data.dataset import read_dataset
 from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
 from wovr.errors import UserError
 from wovr.types import StartState, TaskInfo
@@ -81,7 +84,10 @@ class Terminal:
 
 
 class RobotEnv(SimulatorEnv):
-    """One robot. Action 1 in a dimension moves it by `largest` there; a subclass says in which unit.
+    """One robot.
+
+    Action 1 in a dimension moves it by `largest` there, in the robot's units; or actions are those of converted
+    episodes, whose normalisation is undone.
 
     An episode begins when the person has arranged the scene and presses Enter, and is cut at the horizon. The person
     ends it earlier: with the space bar when the task is done, the only way in which an episode succeeds (unless a
@@ -94,7 +100,10 @@ class RobotEnv(SimulatorEnv):
 
     Args:
         image_size: (H, W) of the pictures.
-        largest: (A,) what an action of 1 is in the robot's units, per step; metres first if `workspace` is given.
+        largest: (A,) what an action of 1 is in the robot's units, per step; metres first if `workspace` is given. None
+            with `dataset`.
+        dataset: Folder of the episodes (`wovr data convert`) that the policy was cloned from: its range of actions says
+            what -1 and 1 are. None with `largest`.
         horizon: Actions of an episode.
         smoothest: Largest change of an action's number from one step to the next, of 2; the last one, the gripper's, is
             free.
@@ -115,19 +124,19 @@ class RobotEnv(SimulatorEnv):
     def __init__(
         self,
         image_size: tuple[int, int],
-        largest: Sequence[float],
+        largest: Sequence[float] | None = None,
         *,
+        dataset: str | None = None,
         horizon: int = 300,
         smoothest: float = 0.5,
         workspace: tuple[Sequence[float], Sequence[float]] | None = None,
         timeout: float = 1.0,
         terminal: str = "/dev/tty",
     ) -> None:
-        self.largest = np.asarray(largest, np.float64)
+        self.range = self._range(largest, dataset)
         low, high = ((-np.inf,) * 3, (np.inf,) * 3) if workspace is None else workspace
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         for wrong, what, remedy in (
-            (not (self.largest > 0).all(), f"largest is {list(largest)}", "give numbers above 0"),
             (horizon < 1, f"horizon is {horizon}", "give 1 or more"),
             (not smoothest > 0, f"smoothest is {smoothest}", "give a number above 0"),
             (not timeout > 0, f"timeout is {timeout}", "give seconds above 0"),
@@ -136,7 +145,7 @@ class RobotEnv(SimulatorEnv):
             if wrong:
                 raise UserError(f"{type(self).__name__}: {what}", remedy)
         self.size, self.horizon, self.smoothest, self.timeout = image_size, horizon, smoothest, timeout
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, self.largest.shape, np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, self.range.low.shape, np.float32)
         self.observation_space = image_observation_space(image_size)
         self.person = Terminal(terminal)
         self.instruction = ""
@@ -191,7 +200,7 @@ class RobotEnv(SimulatorEnv):
             raise UserError("a robot cannot be put into a stored state", "start it from numbered initial states")
         self.home()
         self.instruction, self.elapsed = task.instruction, 0
-        self.before = np.zeros(len(self.largest))
+        self.before = self.range.apply(np.zeros((1, len(self.range.low))))[0].astype(np.float64)  # no motion
         self.person.say(f"[{task.index}] {task.instruction} (arrangement {start.init_state})")
         self.person.say("    Enter begins, q ends the session. Then: space = done, Esc or q = halt")
         self.person.listen()  # to the end of the episode: a key must not be lost between two steps
@@ -241,7 +250,7 @@ class RobotEnv(SimulatorEnv):
         change = np.clip(np.clip(action, -1, 1) - self.before, -self.smoothest, self.smoothest)
         change[-1] = np.clip(action[-1], -1, 1) - self.before[-1]
         self.before = self.before + change
-        motion = self.before * self.largest
+        motion = self.range.invert(self.before).astype(np.float64)
         hand = np.asarray(self.measure()[:3], np.float64)
         # From outside, as after a reset by hand, it may move inwards only.
         motion[:3] = np.clip(motion[:3], np.minimum(self.low - hand, 0), np.maximum(self.high - hand, 0))
@@ -264,6 +273,23 @@ class RobotEnv(SimulatorEnv):
         with suppress(OSError, termios.error):
             self.halt()
             self.person.close()
+
+    def _range(self, largest: Sequence[float] | None, dataset: str | None) -> ActionRange:
+        name = type(self).__name__
+        if (largest is None) == (dataset is None):
+            raise UserError(f"{name}: give either largest or dataset", "one of them says what an action of 1 is")
+        if dataset is None:
+            high = np.asarray(largest, np.float64)
+            if high.ndim != 1 or not (high > 0).all():
+                raise UserError(f"{name}: largest is {largest}", "give numbers above 0")
+            return ActionRange("range", -high, high)
+        stored = read_dataset(Path(dataset)).get("convert", {}).get("action_range")
+        if stored is None:
+            raise UserError(f"{dataset}: its dataset.json holds no range of actions", "give largest instead")
+        try:
+            return ActionRange.from_json(stored)
+        except ValueError as error:
+            raise UserError(f"{dataset}: dataset.json: {error}", "convert the episodes again") from error
 
     def _watch(self) -> None:
         self.hung.set()
