@@ -18,6 +18,7 @@ from wovr.data.dataset import read_dataset
 from wovr.data.reader import EpisodeStore
 from wovr.data.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
+from wovr.functional.windows import window_index
 from wovr.models.checkpoint import check_image_size, fingerprint_of, load_network
 from wovr.models.imagination import Imagination
 from wovr.models.world_model import WorldModel
@@ -172,14 +173,10 @@ def imagine_frames(
 def _start(imagination: Imagination, episodes: Sequence[Episode], first: Sequence[int], seeds: Sequence[int]) -> None:
     """Begin R rollouts, each at frame `first` of its episode."""
     model = imagination.model
-    neutral = model.neutral.cpu().numpy()[None]
-    memories, actions = [], []
-    for episode, start in zip(episodes, first, strict=True):
-        frames = np.arange(start - model.memory + 1, start + 1)
-        memories.append(episode.frames[frames.clip(min=0)])
-        # Frame t + 1 is produced by action t; none produced the first frame, or repetitions of it.
-        made = np.concatenate([neutral, episode.actions[:start]])
-        actions.append(made[frames.clip(min=0)])
+    neutral = model.neutral.cpu().numpy()[None]  # the last row, which NO_ACTION finds
+    index = window_index(np.array(first), model.memory, 0)
+    memories = [episode.frames[of[1:]] for episode, of in zip(episodes, index.frames, strict=True)]
+    actions = [np.concatenate([e.actions, neutral])[of] for e, of in zip(episodes, index.actions, strict=True)]
     states = [e.proprio[start] for e, start in zip(episodes, first, strict=True) if e.proprio is not None]
     # Where they do not all hold the same: none, and the world model says what it needs.
     alike = len(states) == len(episodes) and len({state.shape for state in states}) == 1

@@ -231,7 +231,7 @@ class RecordingCache:
         success = store.success(index)
         if self.outcome_window is not None and success.any():
             success = np.ones(max(self.outcome_window, int(success.argmax())), bool)
-        return Recording(origin, store, index, success, store.frames(index)[: len(success)] if fits else None)
+        return Recording(origin, store, index, success, store.frames(index, 0, len(success)) if fits else None)
 
     @torch.no_grad()
     def reconstructed(self, recordings: Sequence[Recording], autoencoder: Autoencoder) -> list[Recording]:

@@ -215,7 +215,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         over = np.logical_or.accumulate(success & self.stop_at_success | cut, axis=1)
         valid = np.concatenate([np.ones((len(rows), 1), bool), ~over[:, :-1]], axis=1)
         last = valid.sum(axis=1, keepdims=True) - 1
-        images = chunk.frames.cpu().numpy()[each, taken + np.minimum(steps, last)]
+        images = chunk.clip[:, -self.chunk :].cpu().numpy()[each, taken + np.minimum(steps, last)]
         step.images[rows], step.actions[rows], step.valid[rows] = images, actions[rows], valid
         step.success[rows] = success & valid
         step.terminated[rows] = success & valid & self.stop_at_success
@@ -261,7 +261,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
             found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
-        return ImaginedChunk(clip, frames, found[0], spread, after, clip[:, self.chunk :])
+        return ImaginedChunk(clip, found[0], spread, after)
 
     def _foresee(self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray) -> None:
         """Fill in the value of rows cut early; `last` is the place of each one's last frame in the chunk."""
@@ -303,8 +303,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         closed = state.rows[whole | ~stay]
         state.taken[closed], state.begun[closed] = 0, self._neutral
         old, new = np.flatnonzero(stay & ~whole), np.flatnonzero(stay & whole)
-        at_end = torch.from_numpy(whole).to(chunk.before.device)[:, None, None, None, None]
-        before = torch.where(at_end, chunk.before, state.before)
+        at_end = torch.from_numpy(whole).to(chunk.clip.device)[:, None, None, None, None]
+        before = torch.where(at_end, chunk.clip[:, self.chunk :], state.before)
         if len(new) == len(stay):
             state.rollouts, state.before = chunk.after, before
             return

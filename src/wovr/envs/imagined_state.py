@@ -53,16 +53,12 @@ class ImaginedChunk:
 
     Attributes:
         clip: (R, window - 1 + K, H, W, 3) uint8, the frames before it and its own.
-        frames: (R, K, H, W, 3) uint8, its own.
         probability: (R, K) float32.
         spread: (R, K) float32, its standard deviation over several noises; None where that is not asked for.
         after: The rollouts.
-        before: (R, window - 1, H, W, 3) uint8, the frames before the next chunk.
     """
 
     clip: Tensor
-    frames: Tensor
     probability: np.ndarray
     spread: np.ndarray | None
     after: ImaginationState
-    before: Tensor

@@ -29,7 +29,7 @@ from wovr.data.converters.action_range import ActionRange
 from wovr.data.dataset import read_dataset
 from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
 from wovr.errors import UserError
-from wovr.types import StartState, TaskInfo
+from wovr.types import MAX_FRAMES, StartState, TaskInfo
 
 SUITE = "robot"
 """The suite of a robot's tasks."""
@@ -188,7 +188,7 @@ class RobotEnv(SimulatorEnv):
         names = [f"task_{index}" for index in range(len(cls.instructions))]
         return {
             SUITE: [
-                TaskInfo(SUITE, index, name, sentence, 511, ARRANGEMENTS)
+                TaskInfo(SUITE, index, name, sentence, MAX_FRAMES - 1, ARRANGEMENTS)
                 for index, (name, sentence) in enumerate(zip(names, cls.instructions, strict=True))
             ]
         }
