@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import closing
 
 import gymnasium
@@ -26,8 +27,8 @@ needs_gymnasium_mujoco = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def keep_backend(monkeypatch) -> None:
-    """Making a GymEnv sets MUJOCO_GL for its process; put it back."""
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    """Making a GymEnv sets MUJOCO_GL for its process; put it back, and prescribe no backend a machine may lack."""
+    monkeypatch.setenv("MUJOCO_GL", os.environ.get("MUJOCO_GL", ""))
 
 
 def start(number: int = 0, **kwargs) -> StartState:
