@@ -162,7 +162,8 @@ def test_it_is_collected_from_by_import_path(person: Person, tmp_path: Path) -> 
 
 def test_what_does_not_fit_is_said(person: Person, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"horizon": 0}, "ArmRobot: horizon is 0; give 1 or more"),
+        ({"horizon": 0}, "ArmRobot: horizon is 0; give 1 to 511"),
+        ({"horizon": 512}, "ArmRobot: horizon is 512; give 1 to 511"),
         ({"workspace": ((0, 0, 1), (1, 1, 1))}, "is empty; give the lower corner first"),
         ({"timeout": 0.0}, "timeout is 0"),
         ({"terminal": str(tmp_path / "none")}, "a robot needs a person at one; start the command from a terminal"),

@@ -183,15 +183,17 @@ def test_offsets_are_bumps_on_a_grid() -> None:
 def test_cues_as_channels() -> None:
     head, autoencoder = head_of(), PatchAutoencoder(PATCH)
     cues = head.cues(robot_of(), random_states(), autoencoder.encode_group(groups()))
-    channels = head.cue_channels(cues)
-    assert channels.shape == (BATCH, head.channels_beside, CHUNK // 4, ROWS, COLUMNS)
+    after, before, followed = head.cue_channels(cues)
     grid = len(COARSE) ** 2
-    after, before, followed = torch.split(channels, [4 * grid, grid, autoencoder.latent_channels], dim=1)
+    assert after.shape == (BATCH, 4 * grid, CHUNK // 4, ROWS, COLUMNS)
+    assert before.shape == (BATCH, grid, 1, ROWS, COLUMNS)
+    assert followed.shape == (BATCH, autoencoder.latent_channels, CHUNK // 4, ROWS, COLUMNS)
+    assert head.channels_beside == 5 * grid + autoencoder.latent_channels
     for n in range(CHUNK // 4):
         for frame in range(4):
             expected = cues.offsets[:, 1 + 4 * n + frame, :, :, :grid].permute(0, 3, 1, 2)
             assert torch.equal(after[:, frame * grid : (frame + 1) * grid, n], expected)
-        assert torch.equal(before[:, :, n], cues.offsets[:, 0, :, :, :grid].permute(0, 3, 1, 2))
+        assert torch.equal(before[:, :, 0], cues.offsets[:, 0, :, :, :grid].permute(0, 3, 1, 2))
         frames = pictures_of(cues.followed)[:, 4 * n : 4 * n + 4].transpose(1, 2)
         assert torch.equal(followed[:, :, n], autoencoder.encode_group(frames))
 

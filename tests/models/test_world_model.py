@@ -173,7 +173,8 @@ def test_a_context_shown_as_channels() -> None:
     without = tiny_world(context="channels", reference=False, backbone=narrow)
     assert not changed(without, "reference")
     noisy, shown, actions = torch.randn(2, 5, 2, 3, 4), torch.randn(2, 5, 2, 3, 4), torch.randn(2, 4, 3)
-    both = beside(noisy, shown, actions)
+    parts = beside(shown, actions)
+    both = torch.cat([noisy, *(part.expand(-1, -1, 2, -1, -1) for part in parts)], dim=1)
     assert both.shape[1] == 5 + channels_beside(5, 2, 4, 3)
     for b, n, row, column in ((0, 0, 0, 0), (1, 1, 2, 3), (0, 1, 1, 2)):
         place = [-1 + row, -1 + 2 * column / 3]

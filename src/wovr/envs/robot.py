@@ -104,7 +104,7 @@ class RobotEnv(SimulatorEnv):
             with `dataset`.
         dataset: Folder of the episodes (`wovr data convert`) that the policy was cloned from: its range of actions says
             what -1 and 1 are. None with `largest`.
-        horizon: Actions of an episode.
+        horizon: Actions of an episode, 511 at most.
         smoothest: Largest change of an action's number from one step to the next, of 2; the last one, the gripper's, is
             free.
         workspace: Lowest and highest (x, y, z) of the hand, or None for no limit.
@@ -137,7 +137,7 @@ class RobotEnv(SimulatorEnv):
         low, high = ((-np.inf,) * 3, (np.inf,) * 3) if workspace is None else workspace
         self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         for wrong, what, remedy in (
-            (horizon < 1, f"horizon is {horizon}", "give 1 or more"),
+            (not 1 <= horizon < MAX_FRAMES, f"horizon is {horizon}", f"give 1 to {MAX_FRAMES - 1}"),
             (not smoothest > 0, f"smoothest is {smoothest}", "give a number above 0"),
             (not timeout > 0, f"timeout is {timeout}", "give seconds above 0"),
             (not (self.low < self.high).all(), f"workspace {low} to {high} is empty", "give the lower corner first"),

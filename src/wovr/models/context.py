@@ -58,34 +58,28 @@ class EncodedWindow:
     actions: Tensor
 
 
-def beside(noisy: Tensor, shown: Tensor, actions: Tensor) -> Tensor:
-    """Show a context as channels of every new latent frame.
+def beside(shown: Tensor, actions: Tensor) -> list[Tensor]:
+    """A context as further channels that all new latent frames share.
 
     Args:
-        noisy: (B, C, n, h, w) float, the new latent frames.
         shown: (B, C, s, h, w) float, reference and memory latents.
         actions: (B, 4 m, A) float, the memory's actions.
 
     Returns:
-        (B, C + `channels_beside`, n, h, w) float: noisy, shown, the memory's actions everywhere, row and column.
+        (B, s * C, 1, h, w) float, what is shown; (B, 4 m * A + 2, 1, h, w) float, the memory's actions everywhere, row
+        and column.
     """
-    count, _, new, rows, columns = noisy.shape
+    count, _, _, rows, columns = shown.shape
     places = torch.stack(
-        torch.meshgrid(*(torch.linspace(-1, 1, side, device=noisy.device) for side in (rows, columns)), indexing="ij")
+        torch.meshgrid(*(torch.linspace(-1, 1, side, device=shown.device) for side in (rows, columns)), indexing="ij")
     )  # (2, h, w)
-    still = torch.cat(
-        [
-            shown.transpose(1, 2).flatten(1, 2).to(noisy),  # (B, s * C, h, w)
-            actions.flatten(1)[:, :, None, None].expand(-1, -1, rows, columns).to(noisy),
-            places.expand(count, -1, -1, -1).to(noisy),
-        ],
-        dim=1,
-    )
-    return torch.cat([noisy, still[:, :, None].expand(-1, -1, new, -1, -1)], dim=1)
+    everywhere = actions.flatten(1)[:, :, None, None].expand(-1, -1, rows, columns).to(shown)
+    still = torch.cat([everywhere, places.expand(count, -1, -1, -1).to(shown)], dim=1)
+    return [shown.transpose(1, 2).flatten(1, 2)[:, :, None], still[:, :, None]]
 
 
 def channels_beside(channels: int, shown: int, memory_slots: int, action_dim: int) -> int:
-    """Channels that `beside` adds to C, for s latent frames of context."""
+    """Channels of what `beside` returns, for s latent frames of context."""
     return channels * shown + memory_slots * action_dim + 2
 
 

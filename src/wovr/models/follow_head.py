@@ -7,6 +7,7 @@ relative to the hand: the same weights draw it wherever it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,12 +106,17 @@ class FollowHead(nn.Module):
             place = place * half + half  # in patches from the upper left corner
             return HandCues(self._offsets(place, rows, columns), states, self._move(place, depth, last.float()))
 
-    def cue_channels(self, cues: HandCues) -> Tensor:
-        """The cues as further channels of every new latent frame: (B, channels_beside, n, h, w) float32."""
+    def cue_channels(self, cues: HandCues) -> list[Tensor]:
+        """The cues as further channels of the new latent frames.
+
+        Returns:
+            Float32: (B, 4 G, n, h, w), the grid of offsets at each frame; (B, G, 1, h, w), that at the last memory
+            frame; (B, C, n, h, w), the last memory frame moved along with the hand.
+        """
         grid = cues.offsets[..., : len(COARSE) ** 2]
         before = grid[:, :1].permute(0, 4, 1, 2, 3)
         after = torch.unflatten(grid[:, 1:], 1, (-1, FRAMES_PER_LATENT)).permute(0, 2, 5, 1, 3, 4).flatten(1, 2)
-        return torch.cat([after, before.expand(-1, -1, after.shape[2], -1, -1), self._latents(cues.followed)], dim=1)
+        return [after, before, self._latents(cues.followed)]
 
     def forward(self, answer: Tensor, cues: HandCues, reference: Tensor, last: Tensor) -> Tensor:
         """Blend.
@@ -124,21 +130,31 @@ class FollowHead(nn.Module):
         Returns:
             (B, C, n, h, w) float32.
         """
-        size = cues.followed.shape[1:4]  # K, h, w
         features = torch.unflatten(answer, 1, (FRAMES_PER_LATENT, -1)).permute(0, 3, 1, 4, 5, 2).flatten(1, 2)
-        still = [last, reference] if self.reference else [last]
-        frames = [self._patches(latent)[:, None].expand(-1, size[0], -1, -1, -1, -1, -1) for latent in still]
-        sources = [frames[0], cues.followed, *frames[1:]]
-        states = cues.states[:, :, None, None].expand(-1, -1, *size[1:], -1)
+        frames = [self._patches(latent)[:, None] for latent in ((last, reference) if self.reference else (last,))]
+        sources = [frames[0], cues.followed, *frames[1:]]  # (B, K or 1, h, w, p, p, 3) each
+        states = cues.states[:, :, None, None].expand(-1, -1, *cues.followed.shape[2:4], -1)
+        still = [frame.flatten(4) for frame in frames]
         seen = [
             features,
             cues.offsets[:, 1:],
-            cues.offsets[:, :1].expand(-1, size[0], -1, -1, -1),
+            cues.offsets[:, :1],
             states[:, 1:],
-            states[:, :1].expand(-1, size[0], -1, -1, -1),
-            *(source.flatten(4) for source in sources),
+            states[:, :1],
+            still[0],
+            cues.followed.flatten(4),
+            *still[1:],
         ]
-        hidden = nn.functional.silu(self.look(torch.cat([part.to(features.dtype) for part in seen], dim=-1)))
+        columns = self.look.weight.split([part.shape[-1] for part in seen], dim=1)
+
+        def look(parts: Sequence[int], bias: Tensor | None = None) -> Tensor:
+            together = torch.cat([seen[part].to(features.dtype) for part in parts], dim=-1)
+            return nn.functional.linear(together, torch.cat([columns[part] for part in parts], dim=1), bias)
+
+        # Layer `look`; what all frames share is multiplied once.
+        shared = [part for part, values in enumerate(seen) if values.shape[1] == 1]
+        each = [part for part in range(len(seen)) if part not in shared]
+        hidden = nn.functional.silu(look(each) + look(shared, self.look.bias))
         drawn = self.draw(hidden).float()  # (B, K, h, w, ...)
         colour, logits = torch.split(drawn, [3 * self.pixels, self.sources * self.pixels], dim=-1)
         weight = (torch.unflatten(logits, -1, (self.sources, self.patch, self.patch, 1)) + self.bias).softmax(dim=4)

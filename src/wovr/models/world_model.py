@@ -263,11 +263,17 @@ class WorldModel(Network):
         if self.follow_head is not None and self.robot is not None and states is not None:
             cues = self.follow_head.cues(self.robot, states, last)
         if self.context == "channels":
-            latents, time = beside(noisy, shown, context.actions), sigma[:, None].expand(-1, self.new_latents)
+            channels = beside(shown, context.actions)
             if cues is not None and self.follow_head is not None:
-                latents = torch.cat([latents, self.follow_head.cue_channels(cues).to(latents)], dim=1)
+                channels += self.follow_head.cue_channels(cues)
             answer = self.backbone(
-                latents, time, with_states(actions, states), None, reference=False, new=self.new_latents
+                noisy,
+                sigma[:, None].expand(-1, self.new_latents),
+                with_states(actions, states),
+                None,
+                beside=channels,
+                reference=False,
+                new=self.new_latents,
             )
         else:
             of_reference = FRAMES_PER_LATENT if self.reference else 0

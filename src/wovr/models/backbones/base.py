@@ -20,7 +20,7 @@ class Backbone(Network, ABC):
     model tells it).
 
     Args:
-        in_channels: Channels of a latent frame, C.
+        in_channels: Channels of a latent frame, C, with those that are given beside it.
         out_channels: Channels of the answer; as many as of a latent frame, and those of the world model's head.
         action_dim: Dimensions of an action, A.
         latent_frames: Latent frames of a clip, T.
@@ -43,16 +43,19 @@ class Backbone(Network, ABC):
         actions: Tensor,
         position: Tensor | None = None,
         *,
+        beside: Sequence[Tensor] = (),
         reference: bool = True,
         new: int = 2,
     ) -> Tensor:
         """Answer for the last latent frames.
 
         Args:
-            latents: (B, C, T, h, w) float.
+            latents: (B, C - those beside, T, h, w) float.
             time: (B, T) float in [0, 1], noise level of each latent frame.
             actions: (B, 4 T, A) float in [-1, 1], the action that produced each frame; neutral where none did.
             position: (B, T) float, when each latent frame is, in latent frames; None for 0, 1, 2, ...
+            beside: Further channels after those of `latents`, in parts of (B, c, T or 1, h, w) float; those with 1 are
+                the same for all latent frames.
             reference: The first latent frame is the reference.
             new: Latent frames at the end that are asked for.
 

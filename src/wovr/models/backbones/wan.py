@@ -71,10 +71,17 @@ class ActionWanTransformer(WanTransformer3DModel):
     checkpointing: bool
 
     def forward(
-        self, latents: Tensor, time: Tensor, actions: Tensor, position: Tensor | None, reference: bool, new: int
+        self,
+        latents: Tensor,
+        time: Tensor,
+        actions: Tensor,
+        position: Tensor | None,
+        beside: Sequence[Tensor],
+        reference: bool,
+        new: int,
     ) -> Tensor:
         """See `Backbone.forward`."""
-        x = self._embed_patches(latents)  # (B, T, h', w', D)
+        x = self._embed_patches([latents, *beside])  # (B, T, h', w', D)
         _, frames, rows, columns, _ = x.shape
         x = x.flatten(2, 3)  # (B, T, S, D)
         condition = self.condition_embedder(time, actions, reference, new)
@@ -95,14 +102,26 @@ class ActionWanTransformer(WanTransformer3DModel):
         x = x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)  # (B, C_out, new, h, w)
         return x.contiguous()  # a view would be in the way of FSDP's hooks
 
-    def _embed_patches(self, latents: Tensor) -> Tensor:
-        """`patch_embedding` as a matrix product, which is what a convolution whose stride is its kernel comes to."""
-        x = torch.unflatten(
-            torch.unflatten(latents, 4, (-1, self.patch)), 3, (-1, self.patch)
-        )  # (B, C, T, h', p, w', p)
-        # Contiguous: a product with a strided matrix is broken up into many small ones on a CPU.
-        x = x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).contiguous()  # (B, T, h', w', C * p * p)
-        return F.linear(x, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+    def _embed_patches(self, parts: Sequence[Tensor]) -> Tensor:
+        """`patch_embedding` as a matrix product, which is what a convolution whose stride is its kernel comes to.
+
+        Part by part of the channels: nothing is copied beside something else, and what all latent frames share is
+        multiplied once.
+        """
+        weight = self.patch_embedding.weight.flatten(2)  # (D, C, p * p)
+        cast = torch.get_autocast_dtype(weight.device.type) if torch.is_autocast_enabled(weight.device.type) else None
+        bias = self.patch_embedding.bias  # given to the first part
+        found: list[Tensor] = []
+        for part, of_part in zip(parts, weight.split([part.shape[1] for part in parts], dim=1), strict=True):
+            x = torch.unflatten(
+                torch.unflatten(part, 4, (-1, self.patch)), 3, (-1, self.patch)
+            )  # (B, C, T, h', p, w', p)
+            x = x.permute(0, 2, 3, 5, 1, 4, 6)  # (B, T, h', w', C, p, p)
+            # Contiguous: a product with a strided matrix is broken up into many small ones on a CPU.
+            x = x.to(cast or x.dtype, memory_format=torch.contiguous_format)
+            found.append(F.linear(x.flatten(4), of_part.flatten(1), None if found else bias))
+        total = sum((embedded.float() for embedded in found[1:]), found[0].float())
+        return total.to(found[0].dtype)
 
 
 class WanBackbone(Backbone):
@@ -200,11 +219,12 @@ class WanBackbone(Backbone):
         actions: Tensor,
         position: Tensor | None = None,
         *,
+        beside: Sequence[Tensor] = (),
         reference: bool = True,
         new: int = 2,
     ) -> Tensor:
         """See `Backbone.forward`."""
-        return self.transformer(latents, time, actions, position, reference, new)
+        return self.transformer(latents, time, actions, position, beside, reference, new)
 
     def tokens_of(self, latent_size: tuple[int, int]) -> int:
         """Tokens of a clip whose latent frames are (h, w).
