@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,32 @@ NAMES = [stage["name"] for stage in STAGES]
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "tour.ipynb"
 
 
+@dataclass
+class Finished:
+    """A process that has ended before anybody asks."""
+
+    ended: Ended
+    seconds: float = 0.0
+
+    def poll(self) -> Ended:
+        return self.ended
+
+    def end(self, interrupt: bool) -> None:
+        raise AssertionError("it has ended")
+
+
 class InProcess:
     """Runs the commands of stages in this process, which imports everything once, and notes which."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    def __call__(
-        self, words: Sequence[str], log: Path, on_tick: Callable[[float], None], descriptors: Sequence[int]
-    ) -> Ended:
+    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> Finished:
         self.ran.append(Path(words[-1]).name)
         started = time.monotonic()
         with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             status = main(list(words))
-        on_tick(time.monotonic() - started)
-        return Ended(status, time.monotonic() - started, 1_000_000)
+        return Finished(Ended(status, time.monotonic() - started, 1_000_000))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, InPr
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         run = InProcess()
-        patched.setattr(pace, "execute", run)
+        patched.setattr(pace, "Child", run)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         write_chain(folder)
@@ -196,7 +208,7 @@ def test_a_failing_stage_is_named_with_its_log_and_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pace, "execute", InProcess())
+    monkeypatch.setattr(pace, "Child", InProcess())
     write_two(tmp_path)
     assert main(["pace", "--config", "two.yaml", "--out", "out"]) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -233,7 +245,7 @@ def test_bad_input_is_one_line_before_anything_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = InProcess()
-    monkeypatch.setattr(pace, "execute", run)
+    monkeypatch.setattr(pace, "Child", run)
     write_two(tmp_path, **changes)
     assert main(["pace", "--config", "two.yaml", "--out", "out", *flags]) == 2
     error = capsys.readouterr().err

@@ -13,16 +13,23 @@ from typing import Any
 import pytest
 
 from wovr.commands import pace_child
-from wovr.commands.pace_child import Progress, execute, last_error, read_progress
+from wovr.commands.pace_child import Child, Ended, Progress, last_error, read_progress
+
+
+def run(words: list[str], log: Path) -> Ended:
+    child = Child(words, log)
+    while (ended := child.poll()) is None:
+        time.sleep(0.02)
+    return ended
 
 
 def test_a_command_and_its_log(tmp_path: Path) -> None:
-    log, ticks = tmp_path / "deep" / "stage.log", list[float]()
-    ended = execute(["--version"], log, ticks.append)
+    log = tmp_path / "deep" / "stage.log"
+    ended = run(["--version"], log)
     assert ended.status == 0
     assert ended.peak_memory > 5e6
     assert ended.seconds > 0
-    ended = execute(["colect", "a b"], log, ticks.append)
+    ended = run(["colect", "a b"], log)
     assert ended.status == 2
     lines = log.read_text().splitlines()
     assert (lines[0], lines[2]) == ("$ wovr --version", "$ wovr colect 'a b'")
@@ -45,7 +52,9 @@ def test_progress_is_read_off_the_log(text: str, progress: Progress, tmp_path: P
     assert read_progress(tmp_path / "log") == progress
 
 
-def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_child_is_ended(interrupt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the signal that Ctrl-C is, or, where it got that already and goes on, by force."""
     made: list[subprocess.Popen] = []
     real = subprocess.Popen
 
@@ -53,14 +62,27 @@ def test_ctrl_c_ends_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         made.append(real(["sleep", "60"], **options))
         return made[0]
 
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(pace_child.subprocess, "Popen", sleep)
-    monkeypatch.setattr(pace_child, "_END_SECONDS", 0.1)
-    with pytest.raises(KeyboardInterrupt):
-        execute(["x"], tmp_path / "log", interrupt)
-    assert made[0].returncode == -signal.SIGKILL
+    monkeypatch.setattr(pace_child, "_END_SECONDS", 5.0 if interrupt else 0.1)
+    child = Child(["x"], tmp_path / "log")
+    assert child.poll() is None
+    child.end(interrupt)
+    assert made[0].returncode == -(signal.SIGINT if interrupt else signal.SIGKILL)
+
+
+def test_a_child_is_told_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+    real = subprocess.Popen
+
+    def note(words: list[str], **options: Any) -> subprocess.Popen:
+        told.append(options["env"].get("OMP_NUM_THREADS"))
+        return real(["true"], **options)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pace_child.subprocess, "Popen", note)
+    for threads in (3, None):
+        Child(["x"], tmp_path / "log", (), threads).end(interrupt=False)
+    assert told == ["3", None]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a child with its parent on Linux only")
@@ -73,7 +95,8 @@ def test_a_child_ends_when_its_chain_is_killed(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from wovr.commands import pace_child\n"
         "import subprocess; real = subprocess.Popen\n"
         "subprocess.Popen = lambda words, **options: real([sys.executable, 'slow_env.py'], **options)\n"
-        "pace_child.execute(['x'], Path('log'), lambda seconds: None)\n"
+        "child = pace_child.Child(['x'], Path('log'))\n"
+        "import time; time.sleep(60)\n"
     )
     chain = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     deadline = time.monotonic() + 20

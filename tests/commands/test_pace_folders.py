@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from wovr.commands import pace_folders
-from wovr.commands.pace import run_stages
 from wovr.commands.pace_child import Ended
 from wovr.commands.pace_folders import Fingerprints, StageFolder, only_chain
+from wovr.commands.pace_run import run_stages
 from wovr.commands.pace_stages import Stage, Surroundings, read_stages
 from wovr.errors import UserError
 from wovr.runs import read_json, write_json
@@ -25,19 +25,26 @@ class FakeVerb:
         self.ran: list[str] = []
         self.dies: set[str] = set()
         self.found: dict[str, list[str]] = {}
+        self.ended: list[str] = []
 
-    def __call__(
-        self, words: Sequence[str], log: Path, on_tick: Callable[[float], None], descriptors: Sequence[int]
-    ) -> Ended:
-        folder = Path(words[-1])
-        self.ran.append(folder.name)
-        self.found[folder.name] = sorted(path.name for path in folder.iterdir())
-        on_tick(100.0)
-        write_json(folder / "metrics.json", {"words": list(words[:-1])})
-        if folder.name in self.dies:
+    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> FakeVerb:
+        self.folder, self.words, self.seconds = Path(words[-1]), list(words[:-1]), 0.0
+        self.ran.append(self.folder.name)
+        self.found[self.folder.name] = sorted(path.name for path in self.folder.iterdir())
+        return self
+
+    def poll(self) -> Ended | None:
+        if not self.seconds:
+            self.seconds = 100.0
+            return None
+        write_json(self.folder / "metrics.json", {"words": self.words})
+        if self.folder.name in self.dies:
             raise SystemExit("killed")
-        write_json(folder / "DONE", {"inputs": "the verb's own"})
+        write_json(self.folder / "DONE", {"inputs": "the verb's own"})
         return Ended(0, 2.0, 1000)
+
+    def end(self, interrupt: bool) -> None:
+        self.ended.append(self.folder.name)
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def go(chain: list[Stage], verb: FakeVerb, first: str | None = None, seed: int =
     verb.ran.clear()
     names = [stage.name for stage in chain]
     chosen = chain[names.index(first) :] if first else chain
-    ran = run_stages(chain, chosen, Surroundings(Path("out"), "spatial", seed), verb)
+    ran = run_stages(chain, chosen, Surroundings(Path("out"), "spatial", seed), launch=verb)
     assert ran == verb.ran
     return ran
 

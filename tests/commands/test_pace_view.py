@@ -37,6 +37,16 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_left_of_stages_side_by_side() -> None:
+    stages = [*STAGES[:2], Stage("c", "fit", seconds=30, needs=("a",)), Stage("d", "fit", seconds=1, needs=("c",))]
+    views = [ChainView(stages, ["to come"] * 4, Console(file=io.StringIO()), jobs) for jobs in (1, 2, 4)]
+    assert [view.left() for view in views] == [
+        (61.0, 0),
+        (41.0, 0),
+        (41.0, 0),
+    ]  # a, c and d have to wait for each other
+
+
 def test_a_table_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_view, "_REFRESH", 0.0)
     out = io.StringIO()

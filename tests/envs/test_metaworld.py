@@ -210,12 +210,15 @@ def horizons() -> list[list[bool]]:
         late = [env.step(still)[3] for _ in range(2)]
         env.start(StartState("mt50", reach, 0, sim_state=env.sim_state(), horizon=2))
         beyond = [env.step(still)[3] for _ in range(2)]
-    return [short, late, beyond]
+    with closing(make(size=16, horizon=2)) as env:
+        env.start(StartState("mt50", reach, 0))
+        own = [env.step(still)[3] for _ in range(2)]
+    return [short, late, beyond, own]
 
 
 @needs_metaworld
 def test_horizons() -> None:
-    assert in_simulator(horizons) == [[False, False, True], [False, True], [False, True]]
+    assert in_simulator(horizons) == [[False, False, True], [False, True], [False, True], [False, True]]
 
 
 def complaints() -> list[str]:
@@ -232,6 +235,7 @@ def complaints() -> list[str]:
             lambda: make(camera="nose"),
             lambda: make(size=8),
             lambda: make(kept=-1),
+            lambda: make(horizon=501),
             lambda: make().step(np.zeros(4)),
         ):
             try:
@@ -253,6 +257,7 @@ def test_bad_requests_end_in_one_clear_line() -> None:
         "no camera 'nose'; choose one of workspace, corner",
         "size 8 is too small",
         "kept is -1",
+        "horizon 501 is out of range; choose 1 to 500 actions",
         "used before reset",
     )
     for said, part in zip(in_simulator(complaints), expected, strict=True):

@@ -18,21 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
-from rich.console import Console
 from rich.table import Table
 
 from wovr.commands.pace_budget import Budget, count_budget, planned_episodes
-from wovr.commands.pace_child import Ended, Execute, command_line, execute, last_error
-from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder, check_chain, claim_folder, only_chain
+from wovr.commands.pace_child import Child, command_line
+from wovr.commands.pace_folders import DONE, Fingerprints, check_chain, claim_folder, only_chain
+from wovr.commands.pace_run import look, run_stages, spent_seconds
 from wovr.commands.pace_stages import Stage, Surroundings, choose_stages, read_stages
-from wovr.commands.pace_view import RAN, ChainView, clock
+from wovr.commands.pace_view import clock
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError
-
-LOG_FILE = "stage.log"
-"""Output of a stage's command, in its folder."""
-
-_NOTE_SECONDS = 10.0  # between two notes of how long a stage has run
 
 
 def pace(
@@ -43,6 +38,7 @@ def pace(
     rounds: int = 1,
     first_round: dict[str, str] | None = None,
     budget: dict[str, int] | None = None,
+    jobs: int = 1,
     dry_run: bool = False,
     from_stage: str | None = None,
     until: str | None = None,
@@ -53,13 +49,16 @@ def pace(
     begun again. The same command again picks up where it was stopped.
 
     Args:
-        stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, each_round.
+        stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, alone,
+            each_round.
         suite: Suite of the environment; {suite} in the stages.
         out: Folder of the chain; {out} in the stages.
         seed: Seed; {seed} in the stages.
         rounds: How often the stages that say each_round are repeated.
         first_round: What {previous:NAME} stands for in the first round: NAME -> a stage before the rounds.
         budget: real_episodes: most real episodes that stages may collect; more is an error before anything runs.
+        jobs: Most stages that run at once. With more than one each computes with its share of the cores, and those that
+            say alone with all of them while nothing else runs.
         dry_run: Only show stages, their states, commands and real episodes.
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
@@ -67,6 +66,8 @@ def pace(
     chain = read_stages(stages, rounds, first_round)
     chosen = choose_stages(chain, from_stage, until)
     limit = read_budget(budget or {})
+    if jobs < 1:
+        raise UserError(f"jobs is {jobs}", "give 1 or more")
     given = Surroundings(out, suite, seed)
     check_chain(given)
     if dry_run:
@@ -77,7 +78,7 @@ def pace(
     count_budget(chain, limit, finished_folders(chain, given)).check()
     with only_chain(out) as lock:
         claim_folder(given)
-        run_stages(chain, chosen, given, execute, [lock])
+        run_stages(chain, chosen, given, jobs=jobs, launch=Child, descriptors=[lock])
         from wovr.commands.pace_report import write_report  # imports what draws and reads videos
 
         finished = finished_folders(chain, given)
@@ -101,12 +102,6 @@ def read_budget(budget: Mapping[str, Any]) -> int | None:
     return limit
 
 
-def look(chain: Sequence[Stage], given: Surroundings, fingerprints: Fingerprints) -> dict[str, StageFolder]:
-    """The folder of every stage, as things stand."""
-    results = {stage.name: fingerprints(given.folder(stage.name)) for stage in chain}
-    return {stage.name: StageFolder(stage, given, {need: results[need] for need in stage.needs}) for stage in chain}
-
-
 def finished_folders(chain: Sequence[Stage], given: Surroundings) -> dict[str, Path]:
     """Stage -> folder, of those that are finished and would be skipped if those before them are."""
     folders = look(chain, given, Fingerprints())
@@ -116,87 +111,6 @@ def finished_folders(chain: Sequence[Stage], given: Surroundings) -> dict[str, P
 def is_finished(stage: Stage, given: Surroundings) -> bool:
     """Whether a stage's folder has its marker, from whatever inputs."""
     return (given.folder(stage.name) / "DONE").exists()
-
-
-def run_stages(
-    chain: Sequence[Stage],
-    chosen: Sequence[Stage],
-    given: Surroundings,
-    run: Execute = execute,
-    descriptors: Sequence[int] = (),
-    console: Console | None = None,
-) -> list[str]:
-    """Run those of the chosen stages that are not finished.
-
-    Args:
-        chain: All stages, in order.
-        chosen: Those of this call.
-        given: What variables stand for.
-        run: Runs a command.
-        descriptors: Descriptors for commands to inherit.
-        console: Where to show what happens.
-
-    Returns:
-        Names of the stages that were run.
-
-    Raises:
-        UserError: A command failed, or a stage before the chosen ones is not finished.
-    """
-    fingerprints = Fingerprints()
-    names = {stage.name for stage in chosen}
-    for need in dict.fromkeys(need for stage in chosen for need in stage.needs if need not in names):
-        if fingerprints(given.folder(need)) is None:
-            raise UserError(f"stage '{need}' is needed and not finished", f"run it first: --until {need}, or no --from")
-    ran: list[str] = []
-    states = [folder.state() for name, folder in look(chain, given, fingerprints).items() if name in names]
-    with ChainView(chosen, states, console) as view:
-        for stage in chosen:
-            needed = {need: fingerprints(given.folder(need)) for need in stage.needs}
-            folder = StageFolder(stage, given, needed)
-            if (state := folder.state()) == DONE:
-                view.skip(stage, spent_seconds(folder.record))
-                continue
-            if state == "changed":
-                state = f"again, changed: {folder.changes()}"
-            _run(folder, given.words(stage), state, view, run, descriptors)
-            ran.append(stage.name)
-    return ran
-
-
-def _run(
-    folder: StageFolder, words: Sequence[str], state: str, view: ChainView, run: Execute, descriptors: Sequence[int]
-) -> None:
-    """Run the command of one stage."""
-    stage, log = folder.stage, folder.path / LOG_FILE
-    command = command_line(words)
-    record = folder.begin(command)
-    before = spent_seconds(record)
-    attempt = record["attempts"][-1]
-    view.start(stage, command, state, before)
-
-    def on_tick(seconds: float) -> None:
-        view.tick(stage, before, seconds, log)
-        if seconds - attempt["seconds"] >= _NOTE_SECONDS:  # what a killed chain has spent counts too
-            attempt["seconds"] = round(seconds, 1)
-            folder.note(record)
-
-    ended: Ended = run(words, log, on_tick, descriptors)
-    attempt |= {"seconds": round(ended.seconds, 1), "peak_memory": ended.peak_memory, "status": ended.status}
-    folder.note(record)
-    if ended.status != 0:
-        view.end(stage, f"failed with status {ended.status}", before + ended.seconds, ended.peak_memory)
-        said = last_error(log)
-        raise UserError(
-            f"stage '{stage.name}' failed with status {ended.status}" + (f": {said}" if said else ""),
-            f"see {log}; by hand: {command}",
-        )
-    folder.finish()
-    view.end(stage, RAN, before + ended.seconds, ended.peak_memory)
-
-
-def spent_seconds(record: Mapping[str, Any]) -> float:
-    """Seconds of all attempts at a stage."""
-    return float(sum(attempt.get("seconds") or 0.0 for attempt in record.get("attempts", ())))
 
 
 def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget) -> None:

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wovr.runs import explain_os_error
 
 _PR_SET_PDEATHSIG = 1
-_TICK = 0.2  # seconds between two looks at the child
 _TAIL = 2000  # bytes of the log that are read for progress
 _END_SECONDS = 5.0  # for a child to end by itself after Ctrl-C
 _COUNT = re.compile(r"\b(\d[\d,]*)/(\d[\d,]*)\b")
@@ -56,54 +55,73 @@ class Progress:
     line: str
 
 
-Execute = Callable[[Sequence[str], Path, Callable[[float], None], Sequence[int]], Ended]
-"""Runs words after `wovr`: (words, log, called now and then with the seconds so far, descriptors to inherit)."""
-
-
 def command_line(words: Sequence[str]) -> str:
     """What to type to run the words by hand."""
     return f"wovr {shlex.join(words)}"
 
 
-def execute(
-    words: Sequence[str], log: Path, on_tick: Callable[[float], None], descriptors: Sequence[int] = ()
-) -> Ended:
-    """Run `python -m wovr WORDS` with its output in a log, to which it is appended.
+class Child:
+    """`python -m wovr WORDS`, started, with its output in a log, to which it is appended.
+
+    Args:
+        words: What stands after `wovr`.
+        log: The log.
+        descriptors: Descriptors to inherit.
+        threads: Threads it may compute with; None for as many as it likes.
 
     Raises:
         UserError: The log cannot be written.
-        KeyboardInterrupt: Ctrl-C; the child has ended by then.
     """
-    started = time.monotonic()
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            file.write(f"$ {command_line(words)}\n".encode())
-            file.flush()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "wovr", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                pass_fds=tuple(descriptors),
-                preexec_fn=_end_with_parent,
-            )
-    except OSError as error:
-        raise explain_os_error(error, log) from error
-    try:
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            on_tick(time.monotonic() - started)
-            time.sleep(_TICK)
-    except BaseException:
-        _end(process)
-        raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Ended(process.returncode, time.monotonic() - started, usage.ru_maxrss * unit)
+
+    def __init__(
+        self, words: Sequence[str], log: Path, descriptors: Sequence[int] = (), threads: int | None = None
+    ) -> None:
+        self._started = time.monotonic()
+        limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as file:
+                file.write(f"$ {command_line(words)}\n".encode())
+                file.flush()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "wovr", *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **limits},
+                    pass_fds=tuple(descriptors),
+                    preexec_fn=_end_with_parent,
+                )
+        except OSError as error:
+            raise explain_os_error(error, log) from error
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been there."""
+        return time.monotonic() - self._started
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs. Not to be asked again afterwards."""
+        pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+        if not pid:
+            return None
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Ended(self._process.returncode, self.seconds, usage.ru_maxrss * unit)
+
+    def end(self, interrupt: bool) -> None:
+        """Let it end by itself, and kill it if it does not.
+
+        Args:
+            interrupt: Tell it to; not needed after Ctrl-C, which every process of a terminal gets.
+        """
+        if interrupt:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def read_progress(log: Path) -> Progress:
@@ -140,12 +158,3 @@ def _end_with_parent() -> None:
     """Ask the kernel to kill this process with its parent: a stage must not go on when its chain was killed."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Let a child that got Ctrl-C too end by itself; kill it if it does not."""
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

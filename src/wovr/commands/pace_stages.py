@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from wovr.errors import UserError
 
-KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "each_round")
+KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round")
 """What a stage may declare."""
 
 COUNTS = ("budget", "evaluation", "baseline")
@@ -37,6 +37,7 @@ class Stage:
         counts: What its real episodes count as: `budget`, `evaluation` (apart), or `baseline`, a run beside the chain
             that is held to the budget on its own.
         seconds: What it took somebody; a guess of what is left of the chain is made from it. None for unknown.
+        alone: Nothing else runs while it does, and all cores are its own.
         round: 1, 2, ...
     """
 
@@ -48,6 +49,7 @@ class Stage:
     title: str = ""
     counts: str = "budget"
     seconds: float | None = None
+    alone: bool = False
     round: int = 1
 
     @property
@@ -174,6 +176,7 @@ class References:
             title=str(entry.get("title") or name) + (f", round {number}" if number > 1 else ""),
             counts=str(entry.get("counts") or COUNTS[0]),
             seconds=entry.get("seconds"),
+            alone=bool(entry.get("alone")),
             round=number if name in self.repeated else 1,
         )
 
@@ -281,6 +284,9 @@ def _check(entry: Any, number: int) -> None:
         raise UserError(f"{where}: counts is '{entry['counts']}'", f"give one of {', '.join(COUNTS)}")
     if not isinstance(entry.get("seconds") or 0, int | float):
         raise UserError(f"{where}: seconds is '{entry['seconds']}'", "give a number")
+    for flag in ("alone", "each_round"):
+        if not isinstance(entry.get(flag) or False, bool):
+            raise UserError(f"{where}: {flag} is '{entry[flag]}'", "give true or false")
 
 
 def _in_order(stages: Sequence[Stage]) -> list[Stage]:

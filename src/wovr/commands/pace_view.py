@@ -48,13 +48,18 @@ class ChainView:
         stages: Stages of this call.
         states: The state of each, in words.
         console: Where to show them; standard output unless given.
+        jobs: Most that run at once.
     """
 
-    def __init__(self, stages: Sequence[Stage], states: Sequence[str], console: Console | None = None) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], states: Sequence[str], console: Console | None = None, jobs: int = 1
+    ) -> None:
         self.console = console or Console()
         self.rows = {stage.name: Row(stage, state) for stage, state in zip(stages, states, strict=True)}
-        self._started = self._shown = time.monotonic()
-        self._first: tuple[int, float] | None = None
+        self.jobs = jobs
+        self._started = time.monotonic()
+        self._shown: dict[str, float] = {}
+        self._first: dict[str, tuple[int, float]] = {}
         # Refreshed by hand: a thread that draws would be there when processes are started.
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
@@ -88,21 +93,22 @@ class ChainView:
             state: The state its folder was in.
             before: Seconds that earlier calls spent on it.
         """
-        self._first = None
+        self._first.pop(stage.name, None)
         self._set(stage, Row(stage, RUNNING, before))
         why = "" if state == "to come" else f" ({state})"
         self._print(f"{self._place(stage)} {stage.name}{why}: {command}")
 
     def tick(self, stage: Stage, before: float, seconds: float, log: Path) -> None:
         """Look how far a running stage is."""
-        if self._live is None or time.monotonic() - self._shown < _REFRESH:
+        now = time.monotonic()
+        if self._live is None or now - self._shown.get(stage.name, 0.0) < _REFRESH:
             return
-        self._shown = time.monotonic()
+        self._shown[stage.name] = now
         progress, left = read_progress(log), None
         if progress.done is not None and progress.total is not None:
-            if self._first is None or progress.done < self._first[0]:
-                self._first = (progress.done, seconds)
-            done, since = self._first
+            if stage.name not in self._first or progress.done < self._first[stage.name][0]:
+                self._first[stage.name] = (progress.done, seconds)
+            done, since = self._first[stage.name]
             if progress.done > done:
                 left = (seconds - since) * (progress.total - progress.done) / (progress.done - done)
             else:
@@ -147,21 +153,28 @@ class ChainView:
         return text
 
     def left(self) -> tuple[float, int]:
-        """Seconds that the chain still needs, by what stages say they took elsewhere; and stages that do not say."""
+        """Seconds that the chain still needs, by what stages say they took elsewhere; and stages that do not say.
+
+        With several jobs: those of the longest way through what needs what, or of all stages shared out if that is
+        longer.
+        """
         known = [row for row in self.rows.values() if row.state == RAN and row.stage.seconds and row.seconds]
         there = sum(row.stage.seconds or 0.0 for row in known)
         slower = sum(row.seconds or 0.0 for row in known) / there if there else 1.0
-        seconds, unknown = 0.0, 0
-        for row in self.rows.values():
+        total, unknown, until = 0.0, 0, dict[str, float]()
+        for name, row in self.rows.items():
+            seconds = 0.0
             if row.state in (SKIPPED, RAN):
-                continue
-            if row.left is not None:
-                seconds += row.left
+                pass
+            elif row.left is not None:
+                seconds = row.left
             elif row.stage.seconds is not None:
-                seconds += max(0.0, row.stage.seconds * slower - (row.seconds or 0.0))
+                seconds = max(0.0, row.stage.seconds * slower - (row.seconds or 0.0))
             else:
                 unknown += 1
-        return seconds, unknown
+            total += seconds
+            until[name] = seconds + max((until.get(need, 0.0) for need in row.stage.needs), default=0.0)
+        return max(total / self.jobs, max(until.values(), default=0.0)), unknown
 
     def _place(self, stage: Stage) -> str:
         return f"[{list(self.rows).index(stage.name) + 1}/{len(self.rows)}]"

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
-from wovr.envs.metaworld_tasks import INSTRUCTIONS, SUITES
+from wovr.envs.metaworld_tasks import HORIZON, INSTRUCTIONS, SUITES
 from wovr.envs.physics import read_physics, set_physics
 from wovr.envs.rendering import choose_backend, close_renderer, fast_renderer
 from wovr.errors import UserError
@@ -44,6 +44,8 @@ class MetaWorldEnv(SimulatorEnv):
         size: Height and width of the picture, pixels.
         camera: `workspace`, or one of the package's own: corner, corner2, corner3, corner4, topview, behindGripper,
             gripperPOV.
+        horizon: Actions after which an episode is cut, at most Meta-World's 500; its scripted policies need 60 to 150 for
+            most tasks.
         kept: Simulators that stay ready in this process for tasks to come back, beside those in use. Each takes about
             100 MB, and half a second to make.
     """  # noqa: D205
@@ -51,16 +53,19 @@ class MetaWorldEnv(SimulatorEnv):
     fps: ClassVar[float] = 80.0
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 80}  # type: ignore[misc]
 
-    def __init__(self, size: int = 64, camera: str = "workspace", kept: int = 8) -> None:
+    def __init__(self, size: int = 64, camera: str = "workspace", horizon: int = HORIZON, kept: int = 8) -> None:
         if size < 16:
             raise UserError(f"metaworld: size {size} is too small", "choose at least 16 pixels")
         if camera not in CAMERAS:
             raise UserError(f"metaworld has no camera '{camera}'", f"choose one of {', '.join(CAMERAS)}")
+        if not 1 <= horizon <= HORIZON:
+            raise UserError(f"metaworld: horizon {horizon} is out of range", f"choose 1 to {HORIZON} actions")
         if kept < 0:
             raise UserError(f"metaworld: kept is {kept}", "keep 0 simulators or more")
         _require_metaworld()
         self.size = (size, size)
         self.camera = camera
+        self.most = horizon
         self.kept = kept
         self.render_mode = "rgb_array"
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -82,7 +87,7 @@ class MetaWorldEnv(SimulatorEnv):
             simulator.reset(simulator.layout(start.init_state))
         else:
             simulator.restore(np.asarray(start.sim_state, dtype=np.float64))
-        self.horizon = info.horizon if start.horizon is None else simulator.elapsed + start.horizon
+        self.horizon = self.most if start.horizon is None else simulator.elapsed + start.horizon
         return self._observation()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

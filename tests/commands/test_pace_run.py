@@ -1,0 +1,138 @@
+"""Stages side by side: when each may start, with how many threads, and what becomes of the others if one fails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from wovr.commands import pace_run
+from wovr.commands.pace_child import Ended
+from wovr.commands.pace_run import run_stages, startable
+from wovr.commands.pace_stages import Stage, Surroundings, read_stages
+from wovr.errors import UserError
+from wovr.runs import read_json
+
+
+class Clockwork:
+    """Stages that take a given number of looks; notes who runs beside whom."""
+
+    def __init__(self, looks: dict[str, int], fails: str = "") -> None:
+        self.looks, self.fails = looks, fails
+        self.running: list[str] = []
+        self.beside: dict[str, list[str]] = {}
+        self.threads: dict[str, int | None] = {}
+        self.told_to_end: list[tuple[str, bool]] = []
+
+    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> One:
+        name = Path(words[-1]).name
+        self.beside[name] = list(self.running)
+        self.running.append(name)
+        self.threads[name] = threads
+        return One(self, name)
+
+
+class One:
+    """A stage of a Clockwork."""
+
+    seconds = 1.0
+
+    def __init__(self, works: Clockwork, name: str) -> None:
+        self.works, self.name, self.left = works, name, works.looks[name]
+
+    def poll(self) -> Ended | None:
+        self.left -= 1
+        if self.left > 0:
+            return None
+        self.works.running.remove(self.name)
+        return Ended(1 if self.name == self.works.fails else 0, 1.0, 1000)
+
+    def end(self, interrupt: bool) -> None:
+        self.works.told_to_end.append((self.name, interrupt))
+
+
+def stages_of(*entries: tuple[str, list[str], bool]) -> list[Stage]:
+    return read_stages([{"name": n, "command": "fit", "needs": needs, "alone": alone} for n, needs, alone in entries])
+
+
+DIAMOND = (("a", [], False), ("b", ["a"], False), ("c", ["a"], False), ("d", ["b", "c"], True), ("e", [], False))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pace_run, "_TICK", 0.0)
+    monkeypatch.setattr(pace_run, "count_workers", lambda workers: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return tmp_path
+
+
+def go(works: Clockwork, jobs: int, chain: list[Stage] | None = None) -> list[str]:
+    chain = chain or stages_of(*DIAMOND)
+    given = Surroundings(Path("out"), "spatial", 0)
+    return run_stages(chain, chain, given, jobs=jobs, launch=works, console=Console(file=io.StringIO()))
+
+
+def test_one_after_the_other(folder: Path) -> None:
+    works = Clockwork(dict.fromkeys("abcde", 2))
+    assert go(works, 1) == ["a", "b", "c", "d", "e"]
+    assert not any(works.beside.values())
+    assert set(works.threads.values()) == {None}
+    assert go(works, 1) == []
+
+
+def test_side_by_side(folder: Path) -> None:
+    works = Clockwork({"a": 2, "b": 9, "c": 2, "d": 2, "e": 20})
+    assert go(works, 2) == ["a", "e", "b", "c", "d"]
+    # c waits for b's place, d for everybody.
+    assert works.beside == {"a": [], "e": ["a"], "b": ["e"], "c": ["e"], "d": []}
+    assert works.threads == {"a": 3, "b": 3, "c": 3, "e": 3, "d": None}
+    assert all(read_json(Path("out") / name / "stage.json")["attempts"][0]["status"] == 0 for name in "abcde")
+
+
+def test_threads_that_the_user_has_chosen_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    works = Clockwork(dict.fromkeys("abcde", 1))
+    go(works, 2)
+    assert set(works.threads.values()) == {None}
+
+
+def test_a_stage_that_wants_to_be_alone_is_not_overtaken_for_ever() -> None:
+    chain = stages_of(("a", [], False), ("b", [], True), ("c", [], False))
+    assert [stage.name for stage in startable(chain, [], 2)] == ["a"]
+    assert startable(chain[1:], chain[:1], 2) == []  # c would be free to go
+    assert [stage.name for stage in startable(chain[1:], [], 2)] == ["b"]
+    assert startable(chain[2:], [chain[1]], 2) == []
+    assert [stage.name for stage in startable(chain[1:], [], 1)] == ["b"]
+
+
+def test_when_one_fails_the_others_are_stopped_and_go_on_next_time(folder: Path) -> None:
+    works = Clockwork({"a": 1, "b": 3, "c": 1, "d": 1, "e": 9}, fails="b")
+    with pytest.raises(UserError, match="stage 'b' failed with status 1"):
+        go(works, 3)
+    assert works.told_to_end == [("e", True)]
+    assert (folder / "out" / "c" / "DONE").exists()
+    assert not (folder / "out" / "e" / "DONE").exists()
+    again = Clockwork({"b": 3, "d": 1, "e": 1})
+    assert go(again, 3) == ["b", "e", "d"]
+
+
+def test_after_ctrl_c_nobody_is_told_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = Clockwork(dict.fromkeys("abcde", 5))
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pace_run.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go(works, 2)
+    assert works.told_to_end == [("a", False), ("e", False)]
+
+
+@pytest.mark.parametrize("flag", ["alone", "each_round"])
+def test_flags_of_a_stage_are_yes_or_no(flag: str) -> None:
+    with pytest.raises(UserError, match=f"stage 'a': {flag} is 'maybe'; give true or false"):
+        read_stages([{"name": "a", "command": "fit", flag: "maybe"}])
