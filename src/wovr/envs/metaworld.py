@@ -44,8 +44,8 @@ class MetaWorldEnv(SimulatorEnv):
         size: Height and width of the picture, pixels.
         camera: `workspace`, or one of the package's own: corner, corner2, corner3, corner4, topview, behindGripper,
             gripperPOV.
-        horizon: Actions after which an episode is cut, at most Meta-World's 500; its scripted policies need 60 to 150 for
-            most tasks.
+        horizon: Actions after which an episode is cut, at most Meta-World's 500. Its scripted policies need 60 to 150
+            for most tasks.
         kept: Simulators that stay ready in this process for tasks to come back, beside those in use. Each takes about
             100 MB, and half a second to make.
     """  # noqa: D205
