@@ -277,13 +277,11 @@ class WorldModel(Network):
             )
         else:
             of_reference = FRAMES_PER_LATENT if self.reference else 0
+            earlier = [self.neutral.expand(len(noisy), of_reference, -1), context.actions]
             answer = self.backbone(
                 torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
                 self._time(context, sigma),
-                with_states(
-                    torch.cat([self.neutral.expand(len(noisy), of_reference, -1), context.actions, actions], dim=1),
-                    states,
-                ),
+                with_states(torch.cat([*earlier, actions], dim=1), states),
                 self._position(context),
                 reference=self.reference,
                 new=self.new_latents,
