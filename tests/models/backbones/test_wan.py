@@ -63,6 +63,19 @@ def test_the_forward_pass_is_that_of_diffusers(patch: int) -> None:
             torch.testing.assert_close(backbone(latents, time, actions, new=new), expected[:, :, -new:])
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+def test_channels_beside_are_as_good_as_channels_in_between(patch: int) -> None:
+    backbone = tiny_backbone(in_channels=9, out_channels=5, patch=patch)
+    torch.nn.init.normal_(backbone.transformer.proj_out.weight)
+    latents, time, actions = inputs(backbone)
+    latents[:, 4:6] = latents[:, 4:6, :1]  # two channels that all latent frames share
+    beside = [latents[:, 4:6, :1], latents[:, 6:]]
+    with torch.no_grad():
+        expected = backbone(latents, time, actions)
+        torch.testing.assert_close(backbone(latents[:, :4], time, actions, beside=beside), expected)
+        assert not torch.allclose(backbone(latents[:, :4], time, actions, beside=[2 * beside[0], beside[1]]), expected)
+
+
 def test_rotary_positions_with_a_real_gap_in_time() -> None:
     """Against complex multiplication, token by token, at positions that are not 0, 1, 2."""
     head_dim, rows, columns = 20, 2, 3

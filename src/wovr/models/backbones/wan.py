@@ -118,7 +118,7 @@ class ActionWanTransformer(WanTransformer3DModel):
             )  # (B, C, T, h', p, w', p)
             x = x.permute(0, 2, 3, 5, 1, 4, 6)  # (B, T, h', w', C, p, p)
             # Contiguous: a product with a strided matrix is broken up into many small ones on a CPU.
-            x = x.to(cast or x.dtype, memory_format=torch.contiguous_format)
+            x = x.to(cast or parts[0].dtype, memory_format=torch.contiguous_format)
             found.append(F.linear(x.flatten(4), of_part.flatten(1), None if found else bias))
         total = sum((embedded.float() for embedded in found[1:]), found[0].float())
         return total.to(found[0].dtype)
