@@ -87,9 +87,9 @@ CHECK_PYTHON := $(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_
 	@touch $@
 
 # lerobot pins an older PyTorch, so its environment shares nothing.
-.venv-lerobot/.packages: pyproject.toml | .venv/bin/pip
+.venv-lerobot/.packages: pyproject.toml .ci/lerobot.txt | .venv/bin/pip
 	.venv/bin/python -m venv --clear .venv-lerobot
-	.venv-lerobot/bin/python $(PIP) -e '.[lerobot,convert]' pytest
+	.venv-lerobot/bin/python $(PIP) -c .ci/lerobot.txt -e '.[lerobot,convert]' pytest
 	@touch $@
 
 # hf-libero's own requirements would bring another PyTorch and much that is not needed here; README lists the same. Its tests need
