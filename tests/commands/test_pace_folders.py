@@ -107,6 +107,7 @@ def test_a_killed_stage_goes_on_in_its_folder(chain: list[Stage]) -> None:
     with pytest.raises(SystemExit):
         go(chain, verb)
     assert verb.ran == ["a", "b"]
+    assert verb.ended == ["b"]
     verb.dies = set()
     assert go(chain, verb) == ["b", "c", "d"]
     assert verb.found["b"] == ["metrics.json", "stage.json"]

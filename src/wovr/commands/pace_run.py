@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from wovr.commands.pace_child import Child, Ended, command_line, last_error
-from wovr.commands.pace_folders import DONE, Fingerprints, StageFolder
+from wovr.commands.pace_folders import CHANGED, DONE, Fingerprints, StageFolder
 from wovr.commands.pace_stages import Stage, Surroundings
 from wovr.commands.pace_view import RAN, ChainView
 from wovr.envs.workers import count_workers
@@ -98,11 +98,11 @@ def run_stages(
                     waiting.remove(stage)
                     needed = {need: fingerprints(given.folder(need)) for need in stage.needs}
                     folder = StageFolder(stage, given, needed)
-                    if folder.state() == DONE:
+                    if (state := folder.state()) == DONE:
                         view.skip(stage, spent_seconds(folder.record))
                         break  # what needs it may be startable now
                     running.append(
-                        _Running(folder, given.words(stage), view, launch, descriptors, _threads(stage, jobs))
+                        _Running(folder, state, given.words(stage), view, launch, descriptors, _threads(stage, jobs))
                     )
                     ran.append(stage.name)
                 before = len(running)
@@ -147,6 +147,7 @@ class _Running:
     def __init__(
         self,
         folder: StageFolder,
+        state: str,
         words: Sequence[str],
         view: ChainView,
         launch: Launch,
@@ -155,8 +156,7 @@ class _Running:
     ) -> None:
         self.folder, self.stage, self.log = folder, folder.stage, folder.path / LOG_FILE
         self.command = command_line(words)
-        state = folder.state()
-        state = f"again, changed: {folder.changes()}" if state == "changed" else state
+        state = f"again, changed: {folder.changes()}" if state == CHANGED else state
         self.record = folder.begin(self.command)
         self.before = spent_seconds(self.record)
         self.attempt = self.record["attempts"][-1]
