@@ -254,6 +254,21 @@ def test_bad_input_is_one_line_before_anything_runs(
     assert run.ran == []
 
 
+@pytest.mark.parametrize("files", [["tabletop"], ["small", "metaworld"], ["small", "libero"]], ids="-".join)
+def test_the_chains_that_come_with_the_project_are_within_their_budgets(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(NOTEBOOK.parents[1])
+    configs = [word for name in files for word in ("--config", f"conf/pace/{name}.yaml")]
+    assert main(["pace", *configs, "--out", str(tmp_path / "out"), "--dry_run", "true"]) == 0
+    printed = capsys.readouterr().out
+    planned, limit = re.findall(r"real episodes: ([\d,]+), the budget is ([\d,]+)", printed)[0]
+    assert planned == limit
+    places = re.findall(r"wovr collect .*--init_states[= ](\S+)", printed)
+    assert len(places) == 4
+    assert places[3] not in places[:3]  # what is measured was not trained on
+
+
 def test_a_dry_run_shows_stages_commands_and_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,24 @@ def test_rounds_repeat_stages_with_numbers() -> None:
     assert [found.name for found in choose_stages(stages, "collect_2", "again_2")] == ["collect_2", "again_2"]
 
 
+def test_variables_of_the_user() -> None:
+    args = {"tasks": "{tasks}", "env_args": "{env_args}", "states": "from {first} of {suite}", "resume": None, "all": ["{first}"]}
+    variables = {"tasks": None, "env_args": {"size": 64}, "first": 3}
+    (found,) = read_stages([stage("a", command="data look {first}", args=args)], variables=variables)
+    assert GIVEN.words(found) == [
+        *("data", "look", "3", "--env_args", '{"size": 64}', "--states", "from 3 of goal", "--resume", "null"),
+        *("--all", "[3]", "--out", "out/a"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("seed", "'seed' is the chain's own"), ("No-1", "'No-1' cannot stand in braces")]
+)
+def test_names_that_a_variable_cannot_have(name: str, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        read_stages([stage("a")], variables={name: 1})
+
+
 @pytest.mark.parametrize(
     ("declared", "line"),
     [

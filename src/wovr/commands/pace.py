@@ -37,6 +37,7 @@ def pace(
     seed: int = 0,
     rounds: int = 1,
     first_round: dict[str, str] | None = None,
+    variables: dict | None = None,  # not dict[str, Any], as above
     budget: dict[str, int] | None = None,
     jobs: int = 1,
     dry_run: bool = False,
@@ -56,6 +57,7 @@ def pace(
         seed: Seed; {seed} in the stages.
         rounds: How often the stages that say each_round are repeated.
         first_round: What {previous:NAME} stands for in the first round: NAME -> a stage before the rounds.
+        variables: What {NAME} in the stages stands for: NAME -> a value; null leaves the flag out.
         budget: real_episodes: most real episodes that stages may collect; more is an error before anything runs.
         jobs: Most stages that run at once. With more than one each computes with its share of the cores, and those that
             say alone with all of them while nothing else runs.
@@ -63,7 +65,7 @@ def pace(
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
     """
-    chain = read_stages(stages, rounds, first_round)
+    chain = read_stages(stages, rounds, first_round, variables)
     chosen = choose_stages(chain, from_stage, until)
     limit = read_budget(budget or {})
     if jobs < 1:
@@ -161,7 +163,9 @@ def main(args: Sequence[str]) -> None:
         UserError: See `pace`; wrong options.
     """
     parser = ArgumentParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--config", action="config", help="YAML with the stages, e.g. conf/pace/tabletop.yaml.")
+    parser.add_argument(
+        "--config", action="config", help="YAML of the chain, e.g. conf/pace/tabletop.yaml; a second adds to the first."
+    )
     parser.add_function_arguments(pace, skip={"from_stage"}, as_group=False)
     # `from` is a word of Python's.
     parser.add_argument(

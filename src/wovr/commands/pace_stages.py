@@ -19,6 +19,9 @@ KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "second
 COUNTS = ("budget", "evaluation", "baseline")
 """What the real episodes of a stage may count as."""
 
+OWN = ("out", "suite", "seed", "round", "stage", "previous")
+"""Variables that the chain gives a value to."""
+
 _VARIABLE = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -92,7 +95,10 @@ class Surroundings:
 
 
 def read_stages(
-    declared: Sequence[Mapping[str, Any]], rounds: int = 1, first_round: Mapping[str, str] | None = None
+    declared: Sequence[Mapping[str, Any]],
+    rounds: int = 1,
+    first_round: Mapping[str, str] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Stage]:
     """The stages of a chain, in an order in which each comes after what it needs, else as declared.
 
@@ -102,17 +108,21 @@ def read_stages(
             `{stage:NAME}` is the one of its own round and `{previous:NAME}` the one of the round before; from others
             `{stage:NAME}` is that of the last round.
         first_round: What `{previous:NAME}` stands for in the first round.
+        variables: What `{NAME}` stands for: by itself in place of a value the very value (null: the flag is left out),
+            in a text its text.
 
     Raises:
         UserError: An unknown key, a value of the wrong kind, a name that comes twice, an unknown name in `needs` or in
-            a variable, an unknown variable, stages that need each other, a config file that does not exist.
+            a variable, an unknown variable or one whose name is taken, stages that need each other, a config file that does not exist.
     """
     if rounds < 1:
         raise UserError(f"rounds is {rounds}", "give 1 or more")
     if not declared:
         raise UserError("stages: the chain has none", "declare some, as conf/pace/tabletop.yaml does")
+    check_variables(variables or {})
     for number, entry in enumerate(declared, 1):
         _check(entry, number)
+    declared = [_with_variables(entry, variables or {}) for entry in declared]
     repeated = {entry["name"] for entry in declared if entry.get("each_round")}
     once = [entry["name"] for entry in declared]
     for name in once:
@@ -194,7 +204,7 @@ class References:
         else:
             raise UserError(
                 f"stage '{stage}': unknown variable {match.group(0)}",
-                "there are {out}, {suite}, {seed}, {round}, {stage:NAME} and {previous:NAME}",
+                "there are {out}, {suite}, {seed}, {round}, {stage:NAME}, {previous:NAME} and those under variables",
             )
         return f"{{stage:{found[-1]}}}"
 
@@ -287,6 +297,40 @@ def _check(entry: Any, number: int) -> None:
     for flag in ("alone", "each_round"):
         if not isinstance(entry.get(flag) or False, bool):
             raise UserError(f"{where}: {flag} is '{entry[flag]}'", "give true or false")
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Check the names of variables.
+
+    Raises:
+        UserError: A name that the chain has itself, or that cannot stand in braces.
+    """
+    for name in variables:
+        if name in OWN:
+            raise UserError(f"variables: '{name}' is the chain's own", "choose another name")
+        if not re.fullmatch("[a-z_]+", str(name)):
+            raise UserError(f"variables: '{name}' cannot stand in braces", "use small letters and _")
+
+
+def _with_variables(entry: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A declared stage with its user's variables filled in, in command and args."""
+
+    def fill(text: str) -> Any:
+        whole = _VARIABLE.fullmatch(text)
+        if whole and whole.group(2) is None and whole.group(1) in variables:
+            return variables[whole.group(1)]
+        return _VARIABLE.sub(
+            lambda match: (
+                _text(variables[match.group(1)])
+                if match.group(2) is None and match.group(1) in variables
+                else match.group(0)
+            ),
+            text,
+        )
+
+    args = {key: _map_strings(value, fill) for key, value in (entry.get("args") or {}).items()}
+    present = {key: value for key, value in args.items() if value is not None or entry["args"][key] is None}
+    return {**entry, "command": str(fill(entry["command"])), "args": present}
 
 
 def _in_order(stages: Sequence[Stage]) -> list[Stage]:
