@@ -127,9 +127,21 @@ def test_imagined_rollouts_are_cut_where_a_value_function_takes_over(
     assert rl("more", *parts, "--value", "value.ckpt") == 2
     assert "--value without --cut_after; give both" in capsys.readouterr().err
     assert rl("more", *REAL, "--cut_after", "8") == 2
-    assert "--cut_after with --env" in capsys.readouterr().err
+    assert "--cut_after without --value; give both" in capsys.readouterr().err
     assert rl("more", *parts, "--value", "reward.ckpt", "--cut_after", "8") == 2
     assert "reward.ckpt: holds a success classifier" in capsys.readouterr().err
+
+
+def test_the_simulator_can_stand_in_for_imagination(rl: Rl) -> None:
+    imagined_parts()
+    tasks = [("spatial", task) for task in range(3)]
+    write_checkpoint(Path("value.ckpt"), SuccessClassifier(window=2, channels=[8, 8], tasks=tasks, judges="outcome"))
+    assert rl("out", *REAL, "--data", "data", "--value", "value.ckpt", "--cut_after", "8") == 0
+    result = json.loads(Path("out/metrics.json").read_text())
+    assert (result["rollouts"], result["real_episodes"]) == (32, 32)
+    assert all(row["rollout_frames"] <= 16 * 8 for row in result["curve"])
+    assert all(0 < row["success_rate_real"] < 1 for row in result["curve"])
+    assert rl("whole", *REAL, "--data", "data") == 0  # whole rollouts from stored first frames
 
 
 def test_patience_ends_a_run_that_gets_no_better(rl: Rl) -> None:
@@ -157,7 +169,9 @@ def test_without_masking_rollouts_go_on_after_success(rl: Rl) -> None:
     ("flags", "line"),
     [
         (["--env", "imagined"], "--env imagined without --world_model"),
-        ([*REAL, "--data", "x"], "--data with --env tests.envs.point_env:PointEnv"),
+        ([*REAL, "--reward", "x"], "--reward with --env tests.envs.point_env:PointEnv"),
+        ([*REAL, "--value", "x", "--cut_after", "8"], "PointEnv and without --data; give --data"),
+        ([*REAL, "--data", "x", "--init_states", ":5"], "--init_states :5 with --data"),
         ([*REAL, "--group_size", "1"], "--group_size is 1"),
         ([*REAL, "--env_args.action_dim", "3"], "p.ckpt: the policy's actions have 2 dimensions"),
         ([*REAL, "--trainer.max_steps", "5"], "use --updates"),

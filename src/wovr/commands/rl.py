@@ -29,9 +29,11 @@ from wovr.commands.arguments import words
 from wovr.commands.train import FitCLI, run
 from wovr.data.start_states import StartStates
 from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
 from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
+from wovr.envs.imagined_parts import load_value
 from wovr.envs.policy_actor import PolicyActor, check_actions
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers import WorkerVectorEnv, count_workers
@@ -60,16 +62,17 @@ class RolloutOptions:
         tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
         world_model: Checkpoint of the world model; for imagined.
         reward: Checkpoint of the success classifier; for imagined.
-        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut; for
-            imagined, with --cut_after.
-        cut_after: Actions after which an imagined rollout is cut and its value takes the place of the rest: as long as
+        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut; with
+            --cut_after and --data.
+        cut_after: Actions after which a rollout is cut and its value takes the place of the rest: as long as
             imagination can be trusted. null for whole rollouts.
-        data: Comma list of folders of episodes, whose first frames are start states; for imagined.
-        keyframes: Folder of keyframes, made by `wovr data keyframes`; for imagined.
+        data: Comma list of folders of episodes, whose first frames are start states; in a simulator they take the place
+            of --init_states.
+        keyframes: Folder of keyframes, made by `wovr data keyframes` from the data.
         keyframe_share: Share of the groups that start at keyframes, 0 to 1.
         horizon: Actions of an imagined rollout from a first frame; null for the task's longest stored episode.
-        init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator. The default
-            leaves the last ten to evaluation.
+        init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator without --data.
+            The default leaves the last ten to evaluation.
         env_args: Arguments of the environment: of the simulator's class, or, imagined, of
             wovr.envs.imagined.ImaginedVectorEnv (sigmas, precision, batch_size).
         groups: Groups of an update, over all processes.
@@ -134,20 +137,24 @@ class RolloutOptions:
                 raise UserError(f"--{name} is {getattr(self, name)}", "give 1 or more")
         if self.patience < 0:
             raise UserError(f"--patience is {self.patience}", "give 0 for never, or more")
-        of_imagined = ("world_model", "reward", "data")
+        if (self.value is None) != (self.cut_after is None):
+            there, missing = ("cut_after", "value") if self.value is None else ("value", "cut_after")
+            raise UserError(f"--{there} without --{missing}", "give both, or neither")
         if self.env == IMAGINED:
-            for name in of_imagined:
+            for name in ("world_model", "reward", "data"):
                 if not getattr(self, name):
                     raise UserError(f"--env imagined without --{name}", f"give --{name}, or --env tabletop")
             if self.max_real_episodes is not None:
                 raise UserError("--max_real_episodes with --env imagined", "leave it out, or name a simulator")
-            if (self.value is None) != (self.cut_after is None):
-                there, missing = ("cut_after", "value") if self.value is None else ("value", "cut_after")
-                raise UserError(f"--{there} without --{missing}", "give both, or neither")
             return
-        for name in (*of_imagined, "value", "cut_after", "keyframes", "keyframe_share", "horizon"):
+        for name in ("world_model", "reward", "horizon"):
             if getattr(self, name):
                 raise UserError(f"--{name} with --env {self.env}", "leave it out, or use --env imagined")
+        for name in ("value", "keyframes", "keyframe_share"):
+            if getattr(self, name) and not self.data:
+                raise UserError(f"--{name} with --env {self.env} and without --data", "give --data, or leave it out")
+        if self.data and self.init_states != ":-10":
+            raise UserError(f"--init_states {self.init_states} with --data", "leave one of them out")
 
 
 class RlCLI(FitCLI):
@@ -186,16 +193,16 @@ class RlCLI(FitCLI):
         """Build environment, policy and trainer, unless the run is finished."""
         self.config_init = self.parser.instantiate_classes(self.config)
         given = self.rollouts
-        starts = self._start_states() if given.env == IMAGINED else None
+        starts = self._start_states() if given.data else None
         inputs: dict[str, Any] = {"policy": policy_fingerprint(Path(given.policy))}
-        if starts is not None:
-            assert given.world_model
-            assert given.reward
+        if given.world_model:
             inputs["world_model"] = network_fingerprint(Path(given.world_model), WorldModel)
+        if given.reward:
             inputs["reward"] = network_fingerprint(Path(given.reward), SuccessClassifier)
+        if starts is not None:
             inputs["data"] = starts.fingerprint
-            if given.value:
-                inputs["value"] = network_fingerprint(Path(given.value), SuccessClassifier)
+        if given.value:
+            inputs["value"] = network_fingerprint(Path(given.value), SuccessClassifier)
         if self.is_finished(inputs):
             return
         policy = load_policy(Path(given.policy))
@@ -204,13 +211,18 @@ class RlCLI(FitCLI):
         seed = self._seed()
         env: ChunkVectorEnv
         source: StartSource
-        if starts is not None:
+        if given.env == IMAGINED:
+            assert starts is not None
             env = self._imagined(starts)
-            source = DrawnStarts(starts, given.suite, seed)
         else:
             after_success = 0 if self.model.mask == "success" else MAX_FRAMES
-            env = self._simulators(given.env, given.num_envs, given.env_args, after_success)
-            tasks = choose_tasks(env.suites, given.env, given.suite, given.tasks)
+            env = simulators = self._simulators(given.env, given.num_envs, given.env_args, after_success)
+            if given.value and given.cut_after and starts is not None:
+                env = CutSimulators(simulators, load_value(Path(given.value), starts), given.cut_after)
+        if starts is not None:
+            source = DrawnStarts(starts, given.suite, seed)
+        else:
+            tasks = choose_tasks(simulators.suites, given.env, given.suite, given.tasks)
             source = PlannedStarts(tasks, given.init_states, given.groups, seed)
         check_policy(policy, env, given.policy)
         self.placement: list[nn.Module] = []
@@ -228,7 +240,7 @@ class RlCLI(FitCLI):
             seed,
             shared_noise=given.shared_noise,
             max_rollouts=given.max_real_episodes,
-            real=starts is None,
+            real=given.env != IMAGINED,
         )
         self.best = self._best(policy, inputs["policy"], env, seed)
         self.trainer = self.instantiate_trainer()
