@@ -27,7 +27,6 @@ class MuonAdamW(torch.optim.Optimizer):
         lr: AdamW's learning rate.
         weight_decay: Decoupled weight decay of the matrices.
         betas: AdamW's.
-        iterations: Of Newton and Schulz, that make a matrix's singular values alike; its authors' 5.
     """
 
     def __init__(
@@ -38,17 +37,10 @@ class MuonAdamW(torch.optim.Optimizer):
         lr: float,
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.99),
-        iterations: int = 5,
     ) -> None:
         self.parts = (
             torch.optim.AdamW(others, lr=lr, betas=betas),
-            torch.optim.Muon(
-                list(matrices),
-                lr=muon_lr,
-                weight_decay=weight_decay,
-                ns_steps=iterations,
-                adjust_lr_fn="match_rms_adamw",
-            ),
+            torch.optim.Muon(list(matrices), lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         )
         super().__init__(list(chain.from_iterable(part.param_groups for part in self.parts)), {})
         self._share_groups()

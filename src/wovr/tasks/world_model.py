@@ -71,7 +71,6 @@ class WorldModelTraining(TrainingModule):
             decided that the context decides; the rest get levels as usual.
         muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
             null for AdamW throughout.
-        muon_iterations: Of Newton and Schulz in a step of Muon: fewer take less time and equalise less.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -89,7 +88,6 @@ class WorldModelTraining(TrainingModule):
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
         muon_lr: float | None = None,
-        muon_iterations: int = 5,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
         warmup_steps: int = 200,
@@ -105,7 +103,6 @@ class WorldModelTraining(TrainingModule):
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
         self.muon_lr = muon_lr
-        self.muon_iterations = muon_iterations
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
             raise UserError(
@@ -177,7 +174,7 @@ class WorldModelTraining(TrainingModule):
         matrices = [p for p in parameters if p.ndim == 2 and id(p) in inner]
         chosen = {id(p) for p in matrices}
         others = self.decay_groups([p for p in parameters if id(p) not in chosen])
-        return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.weight_decay, iterations=self.muon_iterations)
+        return MuonAdamW(matrices, others, self.muon_lr, self.lr, self.weight_decay)
 
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
