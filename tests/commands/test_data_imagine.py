@@ -158,3 +158,18 @@ def test_a_world_model_of_another_robot(real: Path, tmp_path: Path, capsys: pyte
     other = write_checkpoint(tmp_path / "other.ckpt", tiny_world(backbone={"action_dim": 5}))
     assert main(words(real, other, tmp_path / "out")) == 2
     assert "its actions have 5 numbers, those of the episodes 3" in capsys.readouterr().err
+
+
+def test_two_folders_may_have_episodes_of_the_same_key(real: Path, world: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_shard(
+        other / "other-000000.tar", [make_episode(0, num_frames=7, size=(16, 16), action_dim=3)], lossless=True
+    )
+    finish_dataset(other)
+    assert {entry.key for entry in EpisodeStore(other).entries} < {entry.key for entry in EpisodeStore(real).entries}
+    command = words(real, world, tmp_path / "out")
+    assert main([*command[:3], str(other), *command[3:]]) == 0
+    imagined = EpisodeStore(tmp_path / "out")
+    lengths = {entry.key: entry.num_frames for entry in imagined.entries}
+    [twice] = [key for key in lengths if key.endswith("-2")]
+    assert (lengths[twice.removesuffix("-2")], lengths[twice]) == (LENGTHS[0], 7)

@@ -6,6 +6,7 @@ real frames shows), and so does not take a world model's kindness for success.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,10 +99,11 @@ def imagine_episodes(
     write_json(out / INPUTS_FILE, inputs)
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
+    keys = _unique_keys([entry.key for entry in store.entries])
     for index, first in enumerate(range(0, count, batch_size)):
         members = chosen[first : first + batch_size]
         if index not in there:
-            truth = [store.read(member) for member in members]
+            truth = [replace(store.read(member), key=keys[member]) for member in members]
             imagined = imagine_frames(imagination, truth, [seed + member for member in members], restart)
             source = f"imagined by {fingerprint}"
             write_shard(
@@ -117,6 +119,16 @@ def imagine_episodes(
     dataset = finish_dataset(out, imagine=inputs)
     run.finish(episodes=dataset["episodes"])
     return summary(dataset)
+
+
+def _unique_keys(keys: Sequence[str]) -> list[str]:
+    """The keys of several data sets as those of one: KEY, then KEY-2 of the next one that has it too, ..."""
+    seen: Counter[str] = Counter()
+    found = []
+    for key in keys:
+        seen[key] += 1
+        found.append(key if seen[key] == 1 else f"{key}-{seen[key]}")
+    return found
 
 
 def imagine_frames(
