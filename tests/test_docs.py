@@ -109,7 +109,7 @@ def test_a_configuration_says_how_it_is_used_and_parses(path: Path, capsys: pyte
     used = [shlex.split(command)[1:] for command in commands(path.read_text()) if name in command.split()]
     assert used, f"{name} has no comment with the command that uses it: #   wovr fit --config {name} ..."
     verb, *words = used[0]
-    status, out, err = run([verb, "--print_config", *words], capsys)
+    status, out, err = run([verb, *words, "--print_config"], capsys)
     assert status == 0, err
     given, understood = leaves(yaml.safe_load(path.read_text())), leaves(yaml.safe_load(out))
     assert {key: understood.get(key, "absent") for key in given} == given

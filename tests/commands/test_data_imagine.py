@@ -162,9 +162,7 @@ def test_a_world_model_of_another_robot(real: Path, tmp_path: Path, capsys: pyte
 
 def test_two_folders_may_have_episodes_of_the_same_key(real: Path, world: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    write_shard(
-        other / "other-000000.tar", [make_episode(0, num_frames=7, size=(16, 16), action_dim=3)], lossless=True
-    )
+    write_shard(other / "other-000000.tar", [make_episode(0, num_frames=7, size=(16, 16), action_dim=3)], lossless=True)
     finish_dataset(other)
     assert {entry.key for entry in EpisodeStore(other).entries} < {entry.key for entry in EpisodeStore(real).entries}
     command = words(real, world, tmp_path / "out")

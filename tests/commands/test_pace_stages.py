@@ -68,7 +68,13 @@ def test_rounds_repeat_stages_with_numbers() -> None:
 
 
 def test_variables_of_the_user() -> None:
-    args = {"tasks": "{tasks}", "env_args": "{env_args}", "states": "from {first} of {suite}", "resume": None, "all": ["{first}"]}
+    args = {
+        "tasks": "{tasks}",
+        "env_args": "{env_args}",
+        "states": "from {first} of {suite}",
+        "resume": None,
+        "all": ["{first}"],
+    }
     variables = {"tasks": None, "env_args": {"size": 64}, "first": 3}
     (found,) = read_stages([stage("a", command="data look {first}", args=args)], variables=variables)
     assert GIVEN.words(found) == [

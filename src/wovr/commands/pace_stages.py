@@ -113,7 +113,8 @@ def read_stages(
 
     Raises:
         UserError: An unknown key, a value of the wrong kind, a name that comes twice, an unknown name in `needs` or in
-            a variable, an unknown variable or one whose name is taken, stages that need each other, a config file that does not exist.
+            a variable, an unknown variable or one whose name is taken, stages that need each other, a config file that
+            does not exist.
     """
     if rounds < 1:
         raise UserError(f"rounds is {rounds}", "give 1 or more")
