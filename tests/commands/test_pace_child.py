@@ -64,7 +64,12 @@ def test_a_child_is_ended(interrupt: bool, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(pace_child.subprocess, "Popen", sleep)
     monkeypatch.setattr(pace_child, "_END_SECONDS", 5.0 if interrupt else 0.1)
-    child = Child(["x"], tmp_path / "log")
+    # Where the tests run in the background of a script, they ignore the signal, and a child of theirs would too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = Child(["x"], tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert child.poll() is None
     child.end(interrupt)
     assert made[0].returncode == -(signal.SIGINT if interrupt else signal.SIGKILL)
