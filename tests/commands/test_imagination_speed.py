@@ -81,7 +81,7 @@ def test_a_model_that_must_encode_again_and_one_without_a_checkpoint(
         Path("conf/wm.yaml").read_text().replace("head_dim: 48", "head_dim: 12").replace("layers: 5", "layers: 1")
     )
     (tmp_path / "wm.yaml").write_text(described)
-    assert len(make_world_model(tmp_path / "wm.yaml").backbone.state_dict()) > 0
+    assert len(make_world_model(tmp_path / "wm.yaml", torch.device("cpu")).backbone.state_dict()) > 0
     assert main(["bench", "imagination", "--world_model", str(tmp_path / "wm.yaml"), *one, *QUICK]) == 0
     assert float(rows(capsys.readouterr().out)[0][10]) > 0.3
 
@@ -94,7 +94,7 @@ def test_a_robot_model_that_was_not_fitted_yet(tmp_path: Path) -> None:
     for checkpoint in (tmp_path / "none.ckpt", write_robot(tmp_path / "robot.ckpt")):
         world["robot"]["init_args"]["checkpoint"] = str(checkpoint)
         (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
-        model = make_world_model(tmp_path / "wm.yaml")
+        model = make_world_model(tmp_path / "wm.yaml", torch.device("cpu"))
         assert model.robot is not None
         assert model.robot.mean.tolist() == ([2.0] * 8 if checkpoint.exists() else [0.0] * 8)
         context, actions, noise = random_inputs(model, 1, (16, 16))
@@ -103,7 +103,7 @@ def test_a_robot_model_that_was_not_fitted_yet(tmp_path: Path) -> None:
     world["backbone"]["init_args"]["action_dim"] = 7
     (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
     with pytest.raises(UserError, match=r"set backbone\.init_args\.action_dim to 20"):
-        make_world_model(tmp_path / "wm.yaml")
+        make_world_model(tmp_path / "wm.yaml", torch.device("cpu"))
 
 
 def write_robot(path: Path) -> Path:
@@ -150,4 +150,4 @@ def test_a_policy_of_another_robot_and_a_yaml_of_nothing(tmp_path: Path, capsys:
     path = tmp_path / "wm.yaml"
     path.write_text("model: {init_args: {world_model: {class_path: wovr.models.nothing.Nothing}}}")
     with pytest.raises(UserError, match=r"model\.init_args\.world_model: "):
-        make_world_model(path)
+        make_world_model(path, torch.device("cpu"))

@@ -75,7 +75,7 @@ def bench_imagination(
             raise UserError(f"--precision is '{precision}'", "give fp32, bf16 or both")
     place = choose_device(device)
     path = Path(world_model)
-    model = make_world_model(path) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
+    model = make_world_model(path, place) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
     trained = None if path.suffix in (".yaml", ".yml") else data_record(path).get("image_size")
     height, width = (size, size) if size else trained or (64, 64)
     model.latent_shape((height, width))
@@ -189,8 +189,8 @@ class _Bench:
         return seconds_of(function, self.device, self.seconds)
 
 
-def make_world_model(path: Path) -> WorldModel:
-    """A world model with random weights from the YAML of its training.
+def make_world_model(path: Path, device: torch.device) -> WorldModel:
+    """A world model with random weights from the YAML of its training, made on the device.
 
     Its robot model comes from the checkpoint that the YAML names; while there is none, one of the numbers of
     conf/robot.yaml stands in, which computes as much.
@@ -210,7 +210,8 @@ def make_world_model(path: Path) -> WorldModel:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--world_model", type=WorldModel)
     try:
-        made: Any = parser.instantiate_classes(parser.parse_object({"world_model": described}))
+        with device:  # a GPU draws five billion random weights in seconds
+            made: Any = parser.instantiate_classes(parser.parse_object({"world_model": described}))
     except ArgumentError as error:
         raise UserError(f"{path}: model.init_args.world_model: {error}", "see conf/wm.yaml") from error
     world: WorldModel = made.world_model
