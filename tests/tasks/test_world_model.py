@@ -16,14 +16,11 @@ from lightning.pytorch import LightningModule
 from tests.data.synthetic import write_dataset
 from tests.models.tiny_world import linear_world, pictures, random_actions, tiny_world
 from wovr.cli import main
-from wovr.data.world_model_data import WorldModelBatch
 from wovr.functional.flow import bell_weight
 from wovr.functional.images import frames_to_float
 from wovr.models.checkpoint import KEY, load_network
-from wovr.models.context import EncodedWindow
 from wovr.models.imagination import Imagination
 from wovr.models.world_model import WorldModel
-from wovr.tasks.self_forcing import OwnMemory
 from wovr.tasks.world_model import NoiseDraw, WorldModelTraining
 
 BACKBONE = {
@@ -160,12 +157,6 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("episodes"), shards=1, episodes=8, num_frames=14, size=(16, 16))
 
 
-@pytest.fixture(scope="module")
-def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Episodes of several chunks."""
-    return write_dataset(tmp_path_factory.mktemp("longer"), shards=1, episodes=8, num_frames=40, size=(16, 16))
-
-
 @pytest.fixture
 def fit(tmp_path: Path, episodes: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """`fit(out, *flags)` runs the verb in an empty working folder and returns the exit status."""
@@ -272,27 +263,6 @@ def test_a_killed_run_resumes_as_if_it_had_never_stopped(
     assert metrics[0] == metrics[1]
 
 
-def test_self_forcing_resumes_too_and_puts_own_memories_in(
-    fit: Fit, longer: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shares: list[float] = []
-    put_in = OwnMemory.put_in
-
-    def watched(self: OwnMemory, batch: WorldModelBatch, window: EncodedWindow) -> tuple[EncodedWindow, float]:
-        window, share = put_in(self, batch, window)
-        shares.append(share)
-        return window, share
-
-    monkeypatch.setattr(OwnMemory, "put_in", watched)
-    flags = [f"--data.folder={longer}", "--model.init_args.self_forcing", "0.7"]
-    test_a_killed_run_resumes_as_if_it_had_never_stopped(fit, monkeypatch, tuple(flags))
-    # Saved every 2 of 8 steps: after that, as after the beginning, all memories are real, and often own ones between.
-    whole = shares[:8]
-    assert whole[::2] == [0.0] * 4
-    assert sum(whole[1::2]) > 1
-    assert shares[8 + 6 :] == whole[4:]  # killed in step 6, taken up again at 5
-
-
 def test_a_refit_begins_with_the_weights_of_the_first(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit("first", "--trainer.max_steps", "3", "--model.init_args.ema_decay", "null") == 0
     assert checkpoint("first")[KEY]["weights"] == "last"
@@ -331,7 +301,6 @@ def test_compiling_leaves_names_and_numbers_alone(fit: Fit, monkeypatch: pytest.
         (["--data.chunk", "14"], "14 frames, a window needs 15"),
         (["--model.init_args.sigma_floor", "0"], "sigma_floor is 0.0 with prediction data"),
         (["--model.init_args.ema_decay", "1"], "ema_decay is 1.0"),
-        (["--model.init_args.self_forcing", "1"], "self_forcing is 1.0; give a number in [0, 1)"),
         (["--model.init_args.pretrained", "nowhere"], "nowhere: no config.json"),
         (
             ["--model.init_args.world_model.init_args.backbone.init_args.out_channels", "768"],
@@ -372,12 +341,12 @@ def test_a_compiler_is_needed(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_loss_that_is_not_finite_stops_the_run(
     fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step = WorldModelTraining.training_step
+    losses = WorldModelTraining.losses
 
     def spoilt(self: WorldModelTraining, *arguments: Any) -> torch.Tensor:
-        return step(self, *arguments) * (float("nan") if self.global_step == 5 else 1)
+        return losses(self, *arguments) * (float("nan") if self.global_step == 5 else 1)
 
-    monkeypatch.setattr(WorldModelTraining, "training_step", spoilt)
+    monkeypatch.setattr(WorldModelTraining, "losses", spoilt)
     assert fit("run") == 2
     assert "the loss is nan at step 5; " in capsys.readouterr().err
     kept = checkpoint("run")

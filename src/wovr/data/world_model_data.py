@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wovr.data.continued_order import ContinuedOrder
 from wovr.data.episode_data import EpisodeData
 from wovr.data.latents import LatentCache
-from wovr.data.loader import ResumableLoader, SampleOrder
+from wovr.data.loader import ResumableLoader
 from wovr.data.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.functional.windows import NO_ACTION, count_windows, window_index
@@ -253,7 +252,7 @@ class WorldModelData(EpisodeData):
             )
         self._train: WorldModelWindows | None = None
         self._val: WorldModelWindows | None = None
-        self._order: SampleOrder | None = None
+        self._order: MixedOrder | None = None
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: primitives only. `held_out` are the episodes never trained on."""
@@ -286,13 +285,6 @@ class WorldModelData(EpisodeData):
         for windows in (self._train, self._val):
             if windows is not None:
                 windows.latents = cache
-
-    def continue_windows(self, share: float) -> None:
-        """Let windows go on in the next batch with this chance; after `setup`, see ContinuedOrder."""
-        assert self._train is not None, "setup() comes first"
-        assert self._order is not None
-        rows = self.batch_size * (1 if self.trainer is None else self.trainer.world_size)
-        self._order = ContinuedOrder(self._order, self._train, rows, share)
 
     def split(self) -> tuple[list[int], list[int]]:
         """Indices of the episodes for training and for validation.

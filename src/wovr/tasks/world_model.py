@@ -28,7 +28,6 @@ from wovr.models.world_model import WorldModel
 from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
 from wovr.tasks.muon import MuonAdamW
-from wovr.tasks.self_forcing import OwnMemory
 
 LEVELS = 4
 """Ranges of noise levels that the loss is logged for, each as likely as the others."""
@@ -70,8 +69,6 @@ class WorldModelTraining(TrainingModule):
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
         pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
             decided that the context decides; the rest get levels as usual.
-        self_forcing: Chance that a window goes on in the next batch, where its memory is what the model itself
-            imagined in this one instead of real frames; 0 for real memories throughout.
         muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
             null for AdamW throughout.
         lr: Highest learning rate.
@@ -90,7 +87,6 @@ class WorldModelTraining(TrainingModule):
         compile: bool = False,
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
-        self_forcing: float = 0.0,
         muon_lr: float | None = None,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
@@ -106,8 +102,6 @@ class WorldModelTraining(TrainingModule):
         self.compiled = compile
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
-        self.self_forcing = self_forcing
-        self.own_memory = OwnMemory(world_model) if self_forcing else None
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
@@ -117,8 +111,6 @@ class WorldModelTraining(TrainingModule):
             )
         if not 0 <= pure_noise_share <= 1:
             raise UserError(f"pure_noise_share is {pure_noise_share}", "give a number in [0, 1]")
-        if not 0 <= self_forcing < 1:
-            raise UserError(f"self_forcing is {self_forcing}", "give a number in [0, 1)")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
         if cache_latents and world_model.memory != world_model.memory_slots:
@@ -154,8 +146,6 @@ class WorldModelTraining(TrainingModule):
             raise UserError("ema_decay cannot be had with weights that are sharded", "set ema_decay to null")
         if self.cache_latents:
             data.use_latents(LatentCache(data.store, model.autoencoder))
-        if self.self_forcing and stage == "fit":
-            data.continue_windows(self.self_forcing)
         if self.pretrained is not None and stage == "fit":
             self._take_over(Path(self.pretrained))
         if self.compiled:
@@ -189,14 +179,8 @@ class WorldModelTraining(TrainingModule):
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         window = self._encode(batch)
-        own = self.own_memory
-        if own is not None:
-            window, share = own.put_in(batch, window)
-            self.log("train/own_memory", share, batch_size=len(batch))
         draw = self.draw(window, self.pure_noise_share)
-        losses, clean = self._losses(window, draw)
-        if own is not None:
-            own.keep(batch, window, clean.detach())
+        losses = self.losses(window, draw)
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
         self._log_by_level(losses.detach(), self._level(draw.sigma))
         return losses.mean()
@@ -243,25 +227,18 @@ class WorldModelTraining(TrainingModule):
 
     def losses(self, window: EncodedWindow, draw: NoiseDraw) -> Tensor:
         """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32."""
-        return self._losses(window, draw)[0]
-
-    def _losses(self, window: EncodedWindow, draw: NoiseDraw) -> tuple[Tensor, Tensor]:
-        """The losses, and the clean latents (B, C, n, h, w) that the network predicts."""
         model = self.world_model
         context = model.noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
         predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
         if model.prediction == "velocity":
             squares = (predicted - path.velocity) ** 2
-            clean = flow.clean_from_velocity(path.noisy, predicted, draw.sigma)
         else:
-            clean = predicted
             # v_hat - v = ((x_sigma - x_hat) - (x_sigma - x)) / sigma
             level = flow.expand_sigma(draw.sigma.clamp(min=self.sigma_floor), predicted)
             squares = ((predicted - window.new) / level) ** 2
         loss = squares.flatten(1).mean(1)
-        weight = 1.0 if self.weighting == "uniform" else flow.bell_weight(draw.sigma, model.shift)
-        return loss * weight, clean
+        return loss if self.weighting == "uniform" else loss * flow.bell_weight(draw.sigma, model.shift)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -296,8 +273,6 @@ class WorldModelTraining(TrainingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record, which says whether `state_dict` holds averaged weights."""
         super().on_save_checkpoint(checkpoint)
-        if self.own_memory is not None:
-            self.own_memory.forget()  # as a run does that is resumed here
         checkpoint[KEY]["weights"] = "averaged" if AVERAGED in checkpoint else "last"
 
     def _encode(self, batch: WorldModelBatch) -> EncodedWindow:
