@@ -19,6 +19,7 @@ from wovr.metrics.action_following import ActionFollowing
 from wovr.metrics.feature_networks import I3DClips, IDMFrames, IDMWindows, InceptionFrames
 from wovr.metrics.frechet import FrechetRolloutDistance
 from wovr.metrics.optical_flow import FarnebackFlow, RAFTFlow
+from wovr.metrics.permanence import Permanence
 from wovr.metrics.perceptual import LPIPS, FeatureDistance, FloLPIPS, IDMDistance, LPIPSDistance
 from wovr.metrics.pixels import PSNR, SSIM
 from wovr.metrics.policy_shift import PolicyShift
@@ -143,6 +144,7 @@ METRICS: dict[str, Callable[[str, Sequence[int], Instruments], RolloutMetric]] =
         name, horizons, instruments.once(name, lambda: IDMWindows(instruments.idm_network(name)))
     ),
     "action_following": lambda name, horizons, instruments: ActionFollowing(horizons, instruments.idm_network(name)),
+    "permanence": lambda name, horizons, instruments: Permanence(horizons),
     "policy_shift": lambda name, horizons, instruments: PolicyShift(horizons, instruments.the_policy(name)),
     "state_error": lambda name, horizons, instruments: StateError(horizons, instruments.state_probe(name)),
 }

@@ -30,6 +30,9 @@ COARSE_WIDTH, FINE_WIDTH = 0.45, 0.225
 OFFSETS = len(COARSE) ** 2 + 2 * len(FINE)
 """Features of an offset."""
 
+KEYS = 16
+"""Features of a pixel's own colours that its weights depend on too."""
+
 FOLLOW_BIAS = 1.0
 """Logit of "copy what followed the hand" where the head says nothing yet; copying in place has COPY_BIAS."""
 
@@ -53,7 +56,9 @@ class FollowHead(nn.Module):
     """Blends a generated colour, the last memory frame, the reference frame, and the last frame moved with the hand.
 
     One perceptron makes colours and weights of every patch of every frame from the backbone's features, the hand's
-    offset and the patches it blends.
+    offset and the patches it blends. A second one, for every pixel, adds to the weights what the pixel's colours in the
+    sources say, in features that the first scales and shifts: "the red thing has left" is one number for a patch, and
+    its outline in every patch comes from the picture.
 
     Args:
         autoencoder: Says how channels are laid out: (4, p, p, 3) for frame, row, column, colour.
@@ -83,9 +88,12 @@ class FollowHead(nn.Module):
         self.channels_beside = (FRAMES_PER_LATENT + 1) * len(COARSE) ** 2 + autoencoder.latent_channels
         seen = features + 2 * (OFFSETS + proprio_dim) + (self.sources - 1) * 3 * self.pixels
         self.look = nn.Linear(seen, hidden)
-        self.draw = nn.Linear(hidden, (3 + self.sources) * self.pixels)
+        self.draw = nn.Linear(hidden, (3 + self.sources) * self.pixels + 2 * KEYS)
+        self.key = nn.Linear(3 * (self.sources - 1), KEYS)
+        self.vote = nn.Linear(KEYS, self.sources, bias=False)
         nn.init.normal_(self.draw.weight, std=0.01)
         nn.init.zeros_(self.draw.bias)
+        nn.init.normal_(self.vote.weight, std=0.01)
         bias = [0.0, COPY_BIAS, FOLLOW_BIAS] + [0.0] * reference
         self.register_buffer("bias", torch.tensor(bias).view(-1, 1, 1, 1), persistent=False)
         self.register_buffer("coarse", COARSE.clone(), persistent=False)
@@ -156,12 +164,22 @@ class FollowHead(nn.Module):
         each = [part for part in range(len(seen)) if part not in shared]
         hidden = nn.functional.silu(look(each) + look(shared, self.look.bias))
         drawn = self.draw(hidden).float()  # (B, K, h, w, ...)
-        colour, logits = torch.split(drawn, [3 * self.pixels, self.sources * self.pixels], dim=-1)
-        weight = (torch.unflatten(logits, -1, (self.sources, self.patch, self.patch, 1)) + self.bias).softmax(dim=4)
+        sizes = [3 * self.pixels, self.sources * self.pixels, KEYS, KEYS]
+        colour, logits, scale, shift = torch.split(drawn, sizes, dim=-1)
+        logits = torch.unflatten(logits, -1, (self.sources, self.patch, self.patch, 1))
+        weight = (logits + self._votes(sources, scale, shift) + self.bias).softmax(dim=4)
         blend = weight[..., 0, :, :, :] * torch.unflatten(colour, -1, (self.patch, self.patch, 3))
         for index, source in enumerate(sources, start=1):
             blend = torch.addcmul(blend, weight[..., index, :, :, :], source)
         return self._latents(blend)
+
+    def _votes(self, sources: Sequence[Tensor], scale: Tensor, shift: Tensor) -> Tensor:
+        """(B, K or 1, h, w, p, p, 3) each and (B, K, h, w, KEYS) twice -> (B, K, h, w, sources, p, p, 1)."""
+        # One product a source: those that all frames share are multiplied once.
+        keys = zip(sources, self.key.weight.split(3, dim=1), strict=True)
+        seen = sum((source @ weight.T for source, weight in keys), start=self.key.bias)  # (B, K, h, w, p, p, KEYS)
+        gated = nn.functional.silu(seen * (1 + scale[..., None, None, :]) + shift[..., None, None, :])
+        return self.vote(gated).float().movedim(-1, 4)[..., None]
 
     def _offsets(self, place: Tensor, rows: int, columns: int) -> Tensor:
         """Places (B, T, 2) in patches -> (B, T, rows, columns, OFFSETS)."""

@@ -27,6 +27,7 @@ from wovr.models.context import EncodedWindow
 from wovr.models.world_model import WorldModel
 from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
+from wovr.tasks.ghosting import Ghosts, add_ghosts, draw_ghosts
 from wovr.tasks.muon import MuonAdamW
 
 LEVELS = 4
@@ -45,12 +46,14 @@ class NoiseDraw:
         noise: (B, C, n, h, w) float, theirs.
         memory_sigma: (B,) float, noise level of the memory latents.
         memory_noise: (B, C, m, h, w) float, theirs.
+        ghosts: In the memory; None for none.
     """
 
     sigma: Tensor
     noise: Tensor
     memory_sigma: Tensor
     memory_noise: Tensor
+    ghosts: Ghosts | None = None
 
 
 class WorldModelTraining(TrainingModule):
@@ -69,6 +72,8 @@ class WorldModelTraining(TrainingModule):
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
         pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
             decided that the context decides; the rest get levels as usual.
+        ghosting: Share of windows in whose memory another picture shines through, so that the network learns to take
+            away what it drew by halves; see `wovr.tasks.ghosting`.
         muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
             null for AdamW throughout.
         lr: Highest learning rate.
@@ -87,6 +92,7 @@ class WorldModelTraining(TrainingModule):
         compile: bool = False,
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
+        ghosting: float = 0.0,
         muon_lr: float | None = None,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
@@ -102,6 +108,7 @@ class WorldModelTraining(TrainingModule):
         self.compiled = compile
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
+        self.ghosting = ghosting
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
@@ -109,8 +116,9 @@ class WorldModelTraining(TrainingModule):
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
                 "give a number in (0, 1] with prediction data, null with prediction velocity",
             )
-        if not 0 <= pure_noise_share <= 1:
-            raise UserError(f"pure_noise_share is {pure_noise_share}", "give a number in [0, 1]")
+        for name, share in {"pure_noise_share": pure_noise_share, "ghosting": ghosting}.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} is {share}", "give a number in [0, 1]")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
         if cache_latents and world_model.memory != world_model.memory_slots:
@@ -179,7 +187,7 @@ class WorldModelTraining(TrainingModule):
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         window = self._encode(batch)
-        draw = self.draw(window, self.pure_noise_share)
+        draw = self.draw(window, self.pure_noise_share, self.ghosting)
         losses = self.losses(window, draw)
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
         self._log_by_level(losses.detach(), self._level(draw.sigma))
@@ -203,7 +211,7 @@ class WorldModelTraining(TrainingModule):
             if mean.isfinite():  # few windows may leave a level empty
                 self.log(f"val/loss_noise_{level + 1}", mean, sync_dist=True)
 
-    def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0) -> NoiseDraw:
+    def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0, ghosting: float = 0.0) -> NoiseDraw:
         """Draw noise and noise levels from torch's generator.
 
         Levels are uniform before the world model's shift, one in each of B equal intervals, in random order; some of
@@ -223,12 +231,14 @@ class WorldModelTraining(TrainingModule):
             noise=torch.randn(window.new.shape, device=device),
             memory_sigma=low + (high - low) * torch.rand(count, device=device),
             memory_noise=torch.randn(memory.shape, device=device),
+            ghosts=draw_ghosts(memory.shape, ghosting, device) if ghosting else None,
         )
 
     def losses(self, window: EncodedWindow, draw: NoiseDraw) -> Tensor:
         """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32."""
         model = self.world_model
-        context = model.noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
+        context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
+        context = model.noise_memory(context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
         predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
         if model.prediction == "velocity":

@@ -1,0 +1,87 @@
+"""Whether things stay what they are: ghosts of what has left, and loss of what has stayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one
+
+STILL = (2, 4, 6, 8)
+"""A pixel is at rest when it looks as it did this many frames ago, each: so the robot, which moves, is left out."""
+
+SAME, OTHER = 0.06, 0.25
+"""Largest difference of two pixels that look the same, smallest of two that do not; of values in [0, 1], in any colour."""
+
+PIXELS = 8
+"""Fewest pixels that say something: an eighth of an object of 8 x 8 pixels."""
+
+GHOSTED = 0.2
+"""Share of what has left, still shown, from which on a person sees a ghost."""
+
+
+class Permanence(RolloutMetric):
+    """Compares pixels that are at rest in the real episode with what is imagined there; needs nothing but frames.
+
+    Values at a horizon h are those of frame h - 1, R_t in the real episode, I_t in imagination.
+
+    Scores:
+        ghosts: Where the real episode looks different from its first frame F, because something has left (or come to
+            lie there): how much of F is still shown, sum (F - R_t)(I_t - R_t) / sum (F - R_t)^2. 0 for none of it, 1
+            where what has left is shown as if nothing had happened. The mean over rollouts that have such places.
+        ghosted: Share of those rollouts in which it is more than 0.2.
+        lost: Where the real episode looks as in its first frame: share of pixels that imagination shows otherwise.
+
+    Args:
+        horizons: Horizons to report; of those below 10 there is nothing to say, because no pixel has rested.
+    """
+
+    values: list[Tensor]
+    lengths: list[Tensor]
+
+    def __init__(self, horizons: Sequence[int]) -> None:
+        super().__init__(horizons)
+        self.add_state("values", default=[], dist_reduce_fx="cat")
+        self.add_state("lengths", default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: RolloutBatch) -> None:
+        """Count a batch in."""
+        stop = min(batch.real.shape[1], self.num_frames)
+        values = torch.full((len(batch.real), self.num_frames, 2), torch.nan, device=batch.real.device)
+        first = batch.real[:, 0].float() / 255
+        for t in range(max(STILL) + 1, stop):
+            real, imagined = batch.real[:, t].float() / 255, batch.imagined[:, t].float() / 255
+            before = batch.real[:, [t - gap for gap in STILL]].float() / 255
+            still = (real[:, None] - before).abs().amax(dim=(1, -1)) < SAME  # (B, H, W)
+            change = (first - real).abs().amax(-1)
+            changed, same = still & (change > OTHER), still & (change < SAME)
+            shown = ((first - real) * (imagined - real)).sum(-1)
+            whole = ((first - real) ** 2).sum(-1)
+            ghosts = _sum(shown, changed) / _sum(whole, changed)
+            wrong = ((imagined - real).abs().amax(-1) > OTHER).float()
+            values[:, t, 0] = torch.where(_sum(torch.ones_like(whole), changed) >= PIXELS, ghosts, torch.nan)
+            values[:, t, 1] = _sum(wrong, same) / _sum(torch.ones_like(wrong), same)
+        reached = torch.arange(self.num_frames, device=values.device) < batch.lengths[:, None]
+        self.values.append(torch.where(reached[..., None], values, torch.nan))
+        self.lengths.append(batch.lengths.clone())
+
+    def compute(self) -> dict[str, Score]:
+        """See the class."""
+        values, lengths = as_one(self.values), as_one(self.lengths)  # (N, F, 2)
+        ghosts, lost = values.unbind(-1)
+        ghosted = torch.where(ghosts.isnan(), torch.nan, (ghosts > GHOSTED).to(ghosts.dtype))
+        return {
+            name: Score(
+                {h: float(column[lengths >= h, h - 1].nanmean()) for h in self.horizons},
+                column.nanmean(0).tolist(),
+                digits=digits,
+            )
+            for name, column, digits in (("ghosts", ghosts, 3), ("ghosted", ghosted, 2), ("lost", lost, 4))
+        }
+
+
+def _sum(values: Tensor, where: Tensor) -> Tensor:
+    """(B,) sum over the pixels selected; (B, H, W) both."""
+    return torch.where(where, values, 0.0).flatten(1).sum(1)
