@@ -13,6 +13,7 @@ from wovr.models.follow_head import (
     FINE,
     FINE_WIDTH,
     FOLLOW_BIAS,
+    KEYS,
     OFFSETS,
     FollowHead,
     HandCues,
@@ -122,7 +123,8 @@ def test_patches_are_laid_out_as_the_autoencoder_has_them() -> None:
 @pytest.mark.parametrize("reference", [True, False])
 def test_where_nothing_is_drawn_the_biases_blend(reference: bool) -> None:
     head, autoencoder = head_of(reference), PatchAutoencoder(PATCH).eval()
-    torch.nn.init.zeros_(head.draw.weight)
+    for silent in (head.draw.weight, head.vote.weight):
+        torch.nn.init.zeros_(silent)
     first, frames = groups(1), groups(2)
     of_reference, last = autoencoder.encode_group(first), autoencoder.encode_group(frames)
     cues = head.cues(robot_of(), random_states(), last)
@@ -135,6 +137,41 @@ def test_where_nothing_is_drawn_the_biases_blend(reference: bool) -> None:
     if reference:
         expected = expected + shares[3] * first[:, None, :, -1]
     torch.testing.assert_close(found, expected / sum(shares), atol=1e-5, rtol=1e-4)
+
+
+def test_colours_of_a_pixel_vote_for_its_sources() -> None:
+    """Against the sums written out, at some pixels; no patch says anything but how the votes are gated."""
+    head, autoencoder = head_of(), PatchAutoencoder(PATCH).eval()
+    generator = torch.Generator().manual_seed(3)
+    torch.nn.init.zeros_(head.draw.weight)
+    with torch.no_grad():
+        head.draw.bias[-2 * KEYS :] = torch.randn(2 * KEYS, generator=generator)
+        head.vote.weight.normal_(generator=generator)
+    first, frames = groups(1), groups(2)
+    last = autoencoder.encode_group(frames)
+    cues = head.cues(robot_of(), random_states(), last)
+    answer = torch.randn(BATCH, head.channels, CHUNK // 4, ROWS, COLUMNS)
+    blend = head(answer, cues, autoencoder.encode_group(first), last)
+    found = torch.cat([autoencoder.decode_group(group) for group in blend.unbind(2)], dim=2).transpose(1, 2)
+    followed = pictures_of(cues.followed)
+    scale, shift = head.draw.bias.detach()[-2 * KEYS :].split(KEYS)
+    for b, k, y, x in [(0, 0, 3, 4), (0, 3, 7, 11), (1, 5, 0, 0), (1, 7, 4, 6)]:
+        colours = torch.stack([frames[b, :, -1, y, x], followed[b, k, :, y, x], first[b, :, -1, y, x]])
+        gated = []
+        for key in range(KEYS):
+            seen = head.key.bias[key].item() + sum(
+                head.key.weight[key, 3 * s + c].item() * colours[s, c].item() for s in range(3) for c in range(3)
+            )
+            value = seen * (1 + scale[key].item()) + shift[key].item()
+            gated.append(value / (1 + math.exp(-value)))
+        biases = [0, COPY_BIAS, FOLLOW_BIAS, 0]
+        logits = [
+            bias + sum(w * g for w, g in zip(head.vote.weight[s].tolist(), gated, strict=True))
+            for s, bias in enumerate(biases)
+        ]
+        weights = torch.tensor(logits).softmax(0)
+        expected = weights[1] * colours[0] + weights[2] * colours[1] + weights[3] * colours[2]
+        torch.testing.assert_close(found[b, k, :, y, x], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_frame_is_drawn_from_its_own_features_and_patch() -> None:

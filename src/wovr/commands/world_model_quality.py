@@ -61,7 +61,7 @@ def evaluate_world_model(
         world_model: Checkpoint of a world model.
         data: Folder of held-out episodes; several as a comma list.
         out: Folder of the results.
-        metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error,
+        metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error, permanence,
             policy_shift; and the stand-ins lpips[idm], flolpips[idm], fid[idm], fvd[idm], which need no weights from
             elsewhere.
         horizons: Comma list of horizons: the first so many frames of an episode, the given one among them.

@@ -19,8 +19,8 @@ from wovr.metrics.action_following import ActionFollowing
 from wovr.metrics.feature_networks import I3DClips, IDMFrames, IDMWindows, InceptionFrames
 from wovr.metrics.frechet import FrechetRolloutDistance
 from wovr.metrics.optical_flow import FarnebackFlow, RAFTFlow
-from wovr.metrics.permanence import Permanence
 from wovr.metrics.perceptual import LPIPS, FeatureDistance, FloLPIPS, IDMDistance, LPIPSDistance
+from wovr.metrics.permanence import Permanence
 from wovr.metrics.pixels import PSNR, SSIM
 from wovr.metrics.policy_shift import PolicyShift
 from wovr.metrics.rollouts import RolloutMetric

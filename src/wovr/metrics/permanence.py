@@ -9,11 +9,11 @@ from torch import Tensor
 
 from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one
 
-STILL = (2, 4, 6, 8)
+STILL = (1, 2, 4, 8)
 """A pixel is at rest when it looks as it did this many frames ago, each: so the robot, which moves, is left out."""
 
 SAME, OTHER = 0.06, 0.25
-"""Largest difference of two pixels that look the same, smallest of two that do not; of values in [0, 1], in any colour."""
+"""Largest difference, in any colour, of pixels that look the same, smallest of those that do not; values in [0, 1]."""
 
 PIXELS = 8
 """Fewest pixels that say something: an eighth of an object of 8 x 8 pixels."""
