@@ -28,7 +28,17 @@ from wovr.data.video import decode_video
 from wovr.errors import UserError
 from wovr.metrics.catalogue import Instruments
 
-METRICS = ("psnr", "ssim", "lpips[idm]", "flolpips[idm]", "fid[idm]", "fvd[idm]", "action_following", "fps")
+METRICS = (
+    "psnr",
+    "ssim",
+    "lpips[idm]",
+    "flolpips[idm]",
+    "fid[idm]",
+    "fvd[idm]",
+    "action_following",
+    "permanence",
+    "fps",
+)
 HORIZONS = (5, 9, 12)
 
 
@@ -83,6 +93,7 @@ def test_a_perfect_model_gets_perfect_numbers(perfect: tuple[dict[str, Any], Pat
         assert at(values, IMAGINED, "action_mae", horizon) == at(values, REAL, "action_mae", horizon)
         assert at(values, COPIED, "psnr", horizon) < 40
         assert at(values, COPIED, "fvd[idm]", horizon) > at(values, IMAGINED, "fvd[idm]", horizon)
+    assert at(values, IMAGINED, "lost", 12) == 0
     assert "psnr" not in values["rows"][REAL]
     assert at(values, IMAGINED, "fps") > 0
     assert "fps" not in values["rows"][COPIED]

@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
     "save_every_n_steps": 2,
     "model": {
         "class_path": "wovr.tasks.world_model.WorldModelTraining",
-        "init_args": {"world_model": WORLD, "warmup_steps": 2, "ema_decay": 0.5},
+        "init_args": {"world_model": WORLD, "warmup_steps": 2, "ema_decay": 0.5, "ghosting": 0.5},
     },
     "data": {
         "class_path": "wovr.data.world_model_data.WorldModelData",
