@@ -31,7 +31,7 @@ OFFSETS = len(COARSE) ** 2 + 2 * len(FINE)
 """Features of an offset."""
 
 KEYS = 16
-"""Features of a pixel's own colours that its weights depend on too."""
+"""Features of a pixel's own colours, which vote for what it is copied from."""
 
 FOLLOW_BIAS = 1.0
 """Logit of "copy what followed the hand" where the head says nothing yet; copying in place has COPY_BIAS."""
