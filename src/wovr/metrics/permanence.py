@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one
+from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one, exceeds, until_end
 
 STILL = (1, 2, 4, 8)
 """A pixel is at rest when it looks as it did this many frames ago, each: so the robot, which moves, is left out."""
@@ -55,30 +55,31 @@ class Permanence(RolloutMetric):
             real, imagined = batch.real[:, t].float() / 255, batch.imagined[:, t].float() / 255
             before = batch.real[:, [t - gap for gap in STILL]].float() / 255
             still = (real[:, None] - before).abs().amax(dim=(1, -1)) < SAME  # (B, H, W)
-            change = (first - real).abs().amax(-1)
+            gone, error = first - real, imagined - real
+            change = gone.abs().amax(-1)
             changed, same = still & (change > OTHER), still & (change < SAME)
-            shown = ((first - real) * (imagined - real)).sum(-1)
-            whole = ((first - real) ** 2).sum(-1)
-            ghosts = _sum(shown, changed) / _sum(whole, changed)
-            wrong = ((imagined - real).abs().amax(-1) > OTHER).float()
-            values[:, t, 0] = torch.where(_sum(torch.ones_like(whole), changed) >= PIXELS, ghosts, torch.nan)
-            values[:, t, 1] = _sum(wrong, same) / _sum(torch.ones_like(wrong), same)
-        reached = torch.arange(self.num_frames, device=values.device) < batch.lengths[:, None]
-        self.values.append(torch.where(reached[..., None], values, torch.nan))
+            ghosts = _sum((gone * error).sum(-1), changed) / _sum((gone**2).sum(-1), changed)
+            wrong = same & (error.abs().amax(-1) > OTHER)
+            values[:, t, 0] = torch.where(changed.sum((1, 2)) >= PIXELS, ghosts, torch.nan)
+            values[:, t, 1] = wrong.sum((1, 2)) / same.sum((1, 2))
+        self.values.append(until_end(values, batch.lengths))
         self.lengths.append(batch.lengths.clone())
 
     def compute(self) -> dict[str, Score]:
         """See the class."""
         values, lengths = as_one(self.values), as_one(self.lengths)  # (N, F, 2)
         ghosts, lost = values.unbind(-1)
-        ghosted = torch.where(ghosts.isnan(), torch.nan, (ghosts > GHOSTED).to(ghosts.dtype))
         return {
             name: Score(
                 {h: float(column[lengths >= h, h - 1].nanmean()) for h in self.horizons},
                 column.nanmean(0).tolist(),
                 digits=digits,
             )
-            for name, column, digits in (("ghosts", ghosts, 3), ("ghosted", ghosted, 2), ("lost", lost, 4))
+            for name, column, digits in (
+                ("ghosts", ghosts, 3),
+                ("ghosted", exceeds(ghosts, GHOSTED), 2),
+                ("lost", lost, 4),
+            )
         }
 
 

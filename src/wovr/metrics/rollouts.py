@@ -204,6 +204,17 @@ def parts(count: int, pixels: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
+def until_end(values: Tensor, lengths: Tensor) -> Tensor:
+    """(N, F, C) values of frames, NaN from frame `lengths` (N,) on."""
+    reached = torch.arange(values.shape[1], device=values.device) < lengths[:, None]
+    return torch.where(reached[..., None], values, torch.nan)
+
+
+def exceeds(values: Tensor, bound: float) -> Tensor:
+    """1 where a value is larger than the bound, else 0; NaN where it is NaN."""
+    return torch.where(values.isnan(), torch.nan, (values > bound).to(values.dtype))
+
+
 def as_one(state: list[Tensor] | Tensor) -> Tensor:
     """A list state as one tensor; torchmetrics hands it over joined already after a distributed reduction."""
     return torch.cat(state) if isinstance(state, list) else state

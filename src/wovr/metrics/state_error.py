@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wovr.functional.matching import match_look_alikes
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one, parts
+from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one, exceeds, parts, until_end
 from wovr.models.state_probe import StateProbe
 
 ASTRAY = 5.0
@@ -69,8 +69,7 @@ class StateError(RolloutMetric):
         values[:, :stop, 1] = _mean_where(error, grasped)
         values[:, :stop, 2] = _mean_where(error, movable)
         values[:, :stop, 3] = torch.where(movable, error, 0.0).nan_to_num().amax(-1)
-        reached = torch.arange(self.num_frames, device=error.device) < batch.lengths[:, None]
-        self.values.append(torch.where(reached[..., None], values, torch.nan))
+        self.values.append(until_end(values, batch.lengths))
         self.lengths.append(batch.lengths.clone())
 
     def compute(self) -> dict[str, Score]:
@@ -81,8 +80,7 @@ class StateError(RolloutMetric):
             by_frame = values[..., column].nanmedian(0).values.tolist()
             by_horizon = {h: float(values[lengths >= h, h - 1, column].nanmedian()) for h in self.horizons}
             scores[name] = Score(by_horizon, by_frame, digits=2)
-        worst = values[..., 3]  # (N, F)
-        astray = torch.where(worst.isnan(), torch.nan, (worst > ASTRAY).to(worst.dtype))
+        astray = exceeds(values[..., 3], ASTRAY)  # (N, F)
         scores["astray"] = Score(
             {h: float(astray[lengths >= h, h - 1].mean()) for h in self.horizons}, astray.nanmean(0).tolist(), digits=2
         )
