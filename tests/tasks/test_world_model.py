@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
     "save_every_n_steps": 2,
     "model": {
         "class_path": "wovr.tasks.world_model.WorldModelTraining",
-        "init_args": {"world_model": WORLD, "warmup_steps": 2, "ema_decay": 0.5, "ghosting": 0.5},
+        "init_args": {"world_model": WORLD, "warmup_steps": 2, "ema_decay": 0.5, "ghosting": 0.5, "huber_scale": 0.1},
     },
     "data": {
         "class_path": "wovr.data.world_model_data.WorldModelData",
@@ -70,11 +70,14 @@ def draw_of(batch: int, channels: int = 768) -> NoiseDraw:
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "data"])
-@pytest.mark.parametrize("weighting", ["uniform", "bell"])
-def test_the_loss_is_equation_7(prediction: str, weighting: Any) -> None:
+@pytest.mark.parametrize(
+    ("weighting", "huber_scale"), [("uniform", None), ("bell", None), ("uniform", 0.5), ("bell", 2.0)]
+)
+def test_the_loss_is_equation_7(prediction: str, weighting: Any, huber_scale: float | None) -> None:
     """Against the equation in numpy, one window at a time; the backbone's answer alone is taken from the model."""
     world = linear_world(prediction=prediction)
-    task = WorldModelTraining(world, weighting=weighting, sigma_floor=0.3 if prediction == "data" else None)
+    floor = 0.3 if prediction == "data" else None
+    task = WorldModelTraining(world, weighting=weighting, sigma_floor=floor, huber_scale=huber_scale)
     frames, actions = pictures(3, 13), random_actions(3, 12)
     known = torch.ones(3, 12, dtype=torch.bool)
     window = world.encode_window(frames, actions, known, torch.tensor([8, 8, 8]))
@@ -92,9 +95,13 @@ def test_the_loss_is_equation_7(prediction: str, weighting: Any) -> None:
         with torch.no_grad():
             answer = world.backbone(shown, time, torch.cat([neutral, actions[b : b + 1]], dim=1))[0].numpy()
         velocity = answer if prediction == "velocity" else (noisy - answer) / sigma
-        expected = np.mean((velocity - (noise - clean[b, :, 2:])) ** 2)
+        error = velocity - (noise - clean[b, :, 2:])
         if prediction == "data":
-            expected *= sigma**2 / max(sigma, 0.3) ** 2  # the floor
+            error = error * sigma / max(sigma, 0.3)  # the floor
+        if huber_scale is None:
+            expected = np.mean(error**2)
+        else:
+            expected = np.mean(2 * huber_scale**2 * (np.hypot(error / huber_scale, 1) - 1))
         if weighting == "bell":
             expected *= bell_weight(draw.sigma[b], 5.0).item()
         assert losses[b].item() == pytest.approx(expected, rel=2e-4)
@@ -300,6 +307,7 @@ def test_compiling_leaves_names_and_numbers_alone(fit: Fit, monkeypatch: pytest.
         (["--data.chunk", "13", "--data.skip_short", "true"], "chunk is 8 in the model and 13 in the data"),
         (["--data.chunk", "14"], "14 frames, a window needs 15"),
         (["--model.init_args.sigma_floor", "0"], "sigma_floor is 0.0 with prediction data"),
+        (["--model.init_args.huber_scale", "0"], "huber_scale is 0.0; give a number above 0, or null for squares"),
         (["--model.init_args.ema_decay", "1"], "ema_decay is 1.0"),
         (["--model.init_args.pretrained", "nowhere"], "nowhere: no config.json"),
         (

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from wovr.models.context import Context
 
-STRENGTH = 0.8
-"""Largest weight of the other picture."""
-
 FOREIGN = 0.5
 """Share of ghosts that come from another window."""
 
@@ -33,7 +30,7 @@ class Ghosts:
     """The random part.
 
     Attributes:
-        weight: (B, h, w) float in [0, STRENGTH], of the other picture.
+        weight: (B, h, w) float in [0, 1), of the other picture.
         foreign: (B,) bool, it is the reference of the window before in the batch.
     """
 
@@ -50,7 +47,7 @@ def draw_ghosts(shape: torch.Size, share: float, device: torch.device) -> Ghosts
         device: Where they are needed.
     """
     count, _, _, rows, columns = shape
-    strength = STRENGTH * torch.rand(count, 1, 1, device=device)
+    strength = torch.rand(count, 1, 1, device=device)
     chosen = torch.rand(count, 1, 1, device=device) < share
     everywhere = torch.rand(count, 1, 1, device=device) >= PATCHY
     here = everywhere | (torch.rand(count, rows, columns, device=device) < PLACES)

@@ -20,6 +20,7 @@ from wovr.data.latents import LatentCache
 from wovr.data.world_model_data import WorldModelBatch
 from wovr.errors import UserError
 from wovr.functional import flow
+from wovr.functional.robust import pseudo_huber
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.backbones.wan_weights import load_released_weights
 from wovr.models.checkpoint import KEY, read_checkpoint
@@ -64,6 +65,8 @@ class WorldModelTraining(TrainingModule):
         weighting: Of the noise levels in the loss: `uniform`, or the authors' `bell` around 0.5.
         sigma_floor: With prediction `data` the loss is |x_hat - x|^2 / max(sigma, sigma_floor)^2, the loss of the
             velocity down to this noise level; null for 0.3. Not with prediction `velocity`.
+        huber_scale: Error, of the velocity, from which on it counts by its size and no longer by its square, so that the
+            network draws the likeliest of what may be and not the mean of it (`pseudo_huber`); null for squares.
         ema_decay: Of the moving average of the weights, which is what is validated and what loading a checkpoint gives;
             null for the weights as they are.
         cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
@@ -87,6 +90,7 @@ class WorldModelTraining(TrainingModule):
         world_model: WorldModel,
         weighting: Literal["uniform", "bell"] = "uniform",
         sigma_floor: float | None = None,
+        huber_scale: float | None = None,
         ema_decay: float | None = 0.999,
         cache_latents: bool = False,
         compile: bool = False,
@@ -103,6 +107,7 @@ class WorldModelTraining(TrainingModule):
         self.world_model = world_model
         self.weighting = weighting
         self.sigma_floor = FLOOR if sigma_floor is None else sigma_floor
+        self.huber_scale = huber_scale
         self.ema_decay = ema_decay
         self.cache_latents = cache_latents
         self.compiled = compile
@@ -119,6 +124,8 @@ class WorldModelTraining(TrainingModule):
         for name, share in {"pure_noise_share": pure_noise_share, "ghosting": ghosting}.items():
             if not 0 <= share <= 1:
                 raise UserError(f"{name} is {share}", "give a number in [0, 1]")
+        if huber_scale is not None and not huber_scale > 0:
+            raise UserError(f"huber_scale is {huber_scale}", "give a number above 0, or null for squares")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
         if cache_latents and world_model.memory != world_model.memory_slots:
@@ -235,19 +242,20 @@ class WorldModelTraining(TrainingModule):
         )
 
     def losses(self, window: EncodedWindow, draw: NoiseDraw) -> Tensor:
-        """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32."""
+        """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents (but see `huber_scale`), (B,)."""
         model = self.world_model
         context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
         context = model.noise_memory(context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
         predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
         if model.prediction == "velocity":
-            squares = (predicted - path.velocity) ** 2
+            error = predicted - path.velocity
         else:
             # v_hat - v = ((x_sigma - x_hat) - (x_sigma - x)) / sigma
             level = flow.expand_sigma(draw.sigma.clamp(min=self.sigma_floor), predicted)
-            squares = ((predicted - window.new) / level) ** 2
-        loss = squares.flatten(1).mean(1)
+            error = (predicted - window.new) / level
+        cost = error**2 if self.huber_scale is None else pseudo_huber(error, self.huber_scale)
+        loss = cost.flatten(1).mean(1)
         return loss if self.weighting == "uniform" else loss * flow.bell_weight(draw.sigma, model.shift)
 
     def configure_gradient_clipping(
