@@ -65,8 +65,8 @@ class WorldModelTraining(TrainingModule):
         weighting: Of the noise levels in the loss: `uniform`, or the authors' `bell` around 0.5.
         sigma_floor: With prediction `data` the loss is |x_hat - x|^2 / max(sigma, sigma_floor)^2, the loss of the
             velocity down to this noise level; null for 0.3. Not with prediction `velocity`.
-        huber_scale: Error, of the velocity, from which on it counts by its size and no longer by its square, so that the
-            network draws the likeliest of what may be and not the mean of it (`pseudo_huber`); null for squares.
+        huber_scale: Error, of the velocity, from which on it counts by its size and no longer by its square, so that
+            the network draws the likeliest of what may be and not its mean (`pseudo_huber`); null for squares.
         ema_decay: Of the moving average of the weights, which is what is validated and what loading a checkpoint gives;
             null for the weights as they are.
         cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
