@@ -44,7 +44,13 @@ CONFIG: dict[str, Any] = {
     "save_every_n_steps": 2,
     "model": {
         "class_path": "wovr.tasks.world_model.WorldModelTraining",
-        "init_args": {"world_model": WORLD, "warmup_steps": 2, "ema_decay": 0.5, "ghosting": 0.5, "huber_scale": 0.1},
+        "init_args": {
+            "world_model": WORLD,
+            "warmup_steps": 2,
+            "ema_decay": 0.5,
+            "ghosting": 0.5,
+            "huber_scale": [1.0, 0.1],
+        },
     },
     "data": {
         "class_path": "wovr.data.world_model_data.WorldModelData",
@@ -77,12 +83,12 @@ def test_the_loss_is_equation_7(prediction: str, weighting: Any, huber_scale: fl
     """Against the equation in numpy, one window at a time; the backbone's answer alone is taken from the model."""
     world = linear_world(prediction=prediction)
     floor = 0.3 if prediction == "data" else None
-    task = WorldModelTraining(world, weighting=weighting, sigma_floor=floor, huber_scale=huber_scale)
+    task = WorldModelTraining(world, weighting=weighting, sigma_floor=floor)
     frames, actions = pictures(3, 13), random_actions(3, 12)
     known = torch.ones(3, 12, dtype=torch.bool)
     window = world.encode_window(frames, actions, known, torch.tensor([8, 8, 8]))
     draw = draw_of(3)
-    losses = task.losses(window, draw)
+    losses = task.losses(window, draw, huber_scale)
     clean = world.autoencoder.encode(frames_to_float(frames)).numpy()  # [reference, memory, new, new]
     for b in range(3):
         sigma, noise = draw.sigma[b].item(), draw.noise[b].numpy()
@@ -105,6 +111,29 @@ def test_the_loss_is_equation_7(prediction: str, weighting: Any, huber_scale: fl
         if weighting == "bell":
             expected *= bell_weight(draw.sigma[b], 5.0).item()
         assert losses[b].item() == pytest.approx(expected, rel=2e-4)
+
+
+def test_training_goes_from_squares_to_sizes_and_validation_counts_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = WorldModelTraining(tiny_world(), huber_scale=[2.0, 0.5])
+    task._trainer = SimpleNamespace(estimated_stepping_batches=100)  # type: ignore[assignment]
+    scales = [task.huber_scale_at(step) for step in (0, 50, 100, 101)]
+    assert scales == pytest.approx([2.0, 1.0, 0.5, 0.5])
+    assert WorldModelTraining(tiny_world()).huber_scale_at(7) is None
+    used: list[float | None] = []
+
+    def losses(window: Any, draw: Any, huber_scale: float | None = None) -> torch.Tensor:
+        used.append(huber_scale)
+        return torch.ones(2)
+
+    monkeypatch.setattr(task, "losses", losses)
+    monkeypatch.setattr(task, "_encode", lambda batch: None)
+    monkeypatch.setattr(task, "draw", lambda *args: SimpleNamespace(sigma=torch.tensor([0.2, 0.8])))
+    for name in ("log", "log_metrics"):
+        monkeypatch.setattr(task, name, lambda *args, **words: None)
+    monkeypatch.setattr(WorldModelTraining, "global_step", 50)
+    task.training_step(None, 0)  # type: ignore[arg-type]
+    task.validation_step(None, 0)  # type: ignore[arg-type]
+    assert used == [pytest.approx(1.0), None]
 
 
 def test_levels_are_uniform_before_the_shift_and_spread_over_a_batch() -> None:
@@ -307,7 +336,12 @@ def test_compiling_leaves_names_and_numbers_alone(fit: Fit, monkeypatch: pytest.
         (["--data.chunk", "13", "--data.skip_short", "true"], "chunk is 8 in the model and 13 in the data"),
         (["--data.chunk", "14"], "14 frames, a window needs 15"),
         (["--model.init_args.sigma_floor", "0"], "sigma_floor is 0.0 with prediction data"),
-        (["--model.init_args.huber_scale", "0"], "huber_scale is 0.0; give a number above 0, or null for squares"),
+        (["--model.init_args.huber_scale", "[1, 0]"], "huber_scale is [1.0, 0.0]; give [first, last] above 0, falling"),
+        (
+            ["--model.init_args.huber_scale", "[0.1, 1]"],
+            "huber_scale is [0.1, 1.0]; give [first, last] above 0, falling",
+        ),
+        (["--model.init_args.huber_scale", "[1]"], "huber_scale is [1.0]; give [first, last] above 0, falling"),
         (["--model.init_args.ema_decay", "1"], "ema_decay is 1.0"),
         (["--model.init_args.pretrained", "nowhere"], "nowhere: no config.json"),
         (

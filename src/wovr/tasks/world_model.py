@@ -65,8 +65,9 @@ class WorldModelTraining(TrainingModule):
         weighting: Of the noise levels in the loss: `uniform`, or the authors' `bell` around 0.5.
         sigma_floor: With prediction `data` the loss is |x_hat - x|^2 / max(sigma, sigma_floor)^2, the loss of the
             velocity down to this noise level; null for 0.3. Not with prediction `velocity`.
-        huber_scale: Error, of the velocity, from which on it counts by its size and no longer by its square, so that
-            the network draws the likeliest of what may be and not its mean (`pseudo_huber`); null for squares.
+        huber_scale: [first, last] error, of the velocity, from which on it counts by its size and no longer by its
+            square, so that the network draws the likeliest of what may be and not its mean (`pseudo_huber`). Falls from
+            the first to the last by the same factor each training step; validation counts squares. Null for squares.
         ema_decay: Of the moving average of the weights, which is what is validated and what loading a checkpoint gives;
             null for the weights as they are.
         cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
@@ -90,7 +91,7 @@ class WorldModelTraining(TrainingModule):
         world_model: WorldModel,
         weighting: Literal["uniform", "bell"] = "uniform",
         sigma_floor: float | None = None,
-        huber_scale: float | None = None,
+        huber_scale: list[float] | None = None,
         ema_decay: float | None = 0.999,
         cache_latents: bool = False,
         compile: bool = False,
@@ -124,8 +125,8 @@ class WorldModelTraining(TrainingModule):
         for name, share in {"pure_noise_share": pure_noise_share, "ghosting": ghosting}.items():
             if not 0 <= share <= 1:
                 raise UserError(f"{name} is {share}", "give a number in [0, 1]")
-        if huber_scale is not None and not huber_scale > 0:
-            raise UserError(f"huber_scale is {huber_scale}", "give a number above 0, or null for squares")
+        if huber_scale is not None and not (len(huber_scale) == 2 and huber_scale[0] >= huber_scale[1] > 0):
+            raise UserError(f"huber_scale is {huber_scale}", "give [first, last] above 0, falling, or null for squares")
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
         if cache_latents and world_model.memory != world_model.memory_slots:
@@ -195,7 +196,7 @@ class WorldModelTraining(TrainingModule):
         """Loss of one batch."""
         window = self._encode(batch)
         draw = self.draw(window, self.pure_noise_share, self.ghosting)
-        losses = self.losses(window, draw)
+        losses = self.losses(window, draw, self.huber_scale_at(self.global_step))
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
         self._log_by_level(losses.detach(), self._level(draw.sigma))
         return losses.mean()
@@ -241,8 +242,19 @@ class WorldModelTraining(TrainingModule):
             ghosts=draw_ghosts(memory.shape, ghosting, device) if ghosting else None,
         )
 
-    def losses(self, window: EncodedWindow, draw: NoiseDraw) -> Tensor:
-        """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents (but see `huber_scale`), (B,)."""
+    def huber_scale_at(self, step: int) -> float | None:
+        """Scale of the loss at an optimiser step; None for squares."""
+        if self.huber_scale is None:
+            return None
+        first, last = self.huber_scale
+        progress = min(1.0, step / self.trainer.estimated_stepping_batches)
+        return first * (last / first) ** progress
+
+    def losses(self, window: EncodedWindow, draw: NoiseDraw, huber_scale: float | None = None) -> Tensor:
+        """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32.
+
+        With a scale, |.|^2 is `pseudo_huber`.
+        """
         model = self.world_model
         context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
         context = model.noise_memory(context, draw.memory_sigma, draw.memory_noise)
@@ -254,7 +266,7 @@ class WorldModelTraining(TrainingModule):
             # v_hat - v = ((x_sigma - x_hat) - (x_sigma - x)) / sigma
             level = flow.expand_sigma(draw.sigma.clamp(min=self.sigma_floor), predicted)
             error = (predicted - window.new) / level
-        cost = error**2 if self.huber_scale is None else pseudo_huber(error, self.huber_scale)
+        cost = error**2 if huber_scale is None else pseudo_huber(error, huber_scale)
         loss = cost.flatten(1).mean(1)
         return loss if self.weighting == "uniform" else loss * flow.bell_weight(draw.sigma, model.shift)
 
