@@ -102,19 +102,6 @@ def test_predictions_are_in_the_robot_s_units() -> None:
     torch.testing.assert_close(normal[:, 1:], robot.unroll(normal[:, 0], actions), atol=1e-5, rtol=1e-4)
 
 
-def test_what_touch_decides_is_withheld_from_the_world_model() -> None:
-    """But not from the robot model itself, and nothing else changes."""
-    robot, whole = tiny_robot(withheld=[4]), tiny_robot()
-    proprio, actions = states(2), random_actions(2, 8)
-    told = robot.states(proprio, actions)
-    assert torch.equal(told[..., :4], whole.states(proprio, actions)[..., :4])
-    assert (told[..., 4] == 0).all()
-    assert torch.equal(robot.predict(proprio, actions), whole.predict(proprio, actions))
-    for withheld in ([2], [5], [-1]):
-        with pytest.raises(UserError, match=r"of 5 numbers; give places from 3 to 4: 0 to 2 are the hand's position"):
-            RobotModel(3, 5, withheld=withheld)
-
-
 def test_millimetres_are_not_rounded_away() -> None:
     robot = tiny_robot()
     proprio, actions = states(3), random_actions(3, 8)
@@ -125,10 +112,9 @@ def test_millimetres_are_not_rounded_away() -> None:
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    robot = tiny_robot(withheld=[3])
+    robot = tiny_robot()
     again = load_robot_model(save(robot, tmp_path / "robot.ckpt"))
     assert (again.action_dim, again.proprio_dim, again.width) == (3, 5, 8)
-    assert torch.equal(again.told, torch.tensor([1.0, 1, 1, 0, 1]))
     proprio, actions = states(2), random_actions(2, 8)
     assert torch.equal(again.predict(proprio, actions), robot.predict(proprio, actions))
     assert torch.equal(again.project(proprio)[0], robot.project(proprio)[0])

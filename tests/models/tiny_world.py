@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,10 +78,10 @@ def linear_world(seed: int = 0, **arguments: Any) -> WorldModel:
     return tiny_world(seed, backbone=backbone, **{"prediction": "velocity", "head": "linear"} | arguments)
 
 
-def tiny_robot(seed: int = 0, action_dim: int = 3, proprio_dim: int = 5, withheld: Sequence[int] = ()) -> RobotModel:
+def tiny_robot(seed: int = 0, action_dim: int = 3, proprio_dim: int = 5) -> RobotModel:
     """A robot model with random weights, mean, spread, and a camera that sees x to the right and y downwards."""
     torch.manual_seed(seed)
-    robot = RobotModel(action_dim, proprio_dim, width=8, withheld=withheld)
+    robot = RobotModel(action_dim, proprio_dim, width=8)
     robot.mean.normal_()
     robot.spread.uniform_(0.5, 2)
     with torch.no_grad():

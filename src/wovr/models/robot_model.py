@@ -7,7 +7,6 @@ picture the hand is. Robots' poses as conditions, projected into the picture, ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -33,12 +32,8 @@ class RobotModel(Network):
         action_dim: Dimensions of an action, A.
         proprio_dim: Numbers of the proprioception, P, at least 3: the first are the hand's position (x, y, z).
         width: Units of the recurrent network.
-        withheld: Places of the numbers that actions alone do not tell, such as how far the fingers are open, which
-            depends on what they touch: `states`, what a world model is told, has 0 there. Told a guess of them, a world
-            model draws what the guess says beside what its own picture says, an object half in the hand.
 
     Attributes:
-        told: (P,) float32, 0 for the numbers that are withheld and 1 for the others.
         mean: (P,) float32, subtracted from proprioception.
         spread: (P,) float32, what it is then divided by; all 0 before the model was fitted.
         camera: (2, 4) float32, numerators of the projection of normalised positions, with offset.
@@ -46,21 +41,13 @@ class RobotModel(Network):
     """
 
     kind: ClassVar[str] = "robot_model"
-    told: Tensor
     mean: Tensor
     spread: Tensor
 
-    def __init__(
-        self, action_dim: int = 4, proprio_dim: int = 8, width: int = 64, withheld: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, action_dim: int = 4, proprio_dim: int = 8, width: int = 64) -> None:
         super().__init__()
         if proprio_dim < 3:
             raise UserError(f"proprio_dim is {proprio_dim}", "give 3 or more: x, y, z of the hand come first")
-        if not all(3 <= place < proprio_dim for place in withheld):
-            raise UserError(
-                f"withheld is {list(withheld)} of {proprio_dim} numbers",
-                f"give places from 3 to {proprio_dim - 1}: 0 to 2 are the hand's position",
-            )
         self.action_dim, self.proprio_dim, self.width = action_dim, proprio_dim, width
         seen = action_dim + proprio_dim
         self.look = nn.Sequential(nn.Linear(seen, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
@@ -68,9 +55,6 @@ class RobotModel(Network):
         self.move = nn.Sequential(nn.Linear(2 * width + seen, width), nn.SiLU(), nn.Linear(width, proprio_dim))
         self.camera = nn.Parameter(torch.zeros(2, 4))
         self.depth = nn.Parameter(torch.zeros(3))
-        told = torch.ones(proprio_dim)
-        told[list(withheld)] = 0
-        self.register_buffer("told", told, persistent=False)
         self.register_buffer("mean", torch.zeros(proprio_dim))
         self.register_buffer("spread", torch.zeros(proprio_dim))
 
@@ -107,9 +91,9 @@ class RobotModel(Network):
     def states(self, proprio: Tensor, actions: Tensor) -> Tensor:
         """(B, 1 + K, P) float32, normalised proprioception at the start and, predicted, after each action.
 
-        Arguments as of `predict`. Numbers that are withheld are 0.
+        Arguments as of `predict`.
         """
-        return self.normalise(torch.cat([proprio[:, None], self.predict(proprio, actions)], dim=1)) * self.told
+        return self.normalise(torch.cat([proprio[:, None], self.predict(proprio, actions)], dim=1))
 
     def project(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Where the camera sees the hand.
