@@ -72,6 +72,10 @@ class TrainingModule(LightningModule):
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
 
+    def progress_at(self, step: int) -> float:
+        """Share of the whole run that is done after so many optimiser steps, in [0, 1]; 0 for a run without end."""
+        return min(1.0, step / max(1.0, float(self.trainer.estimated_stepping_batches)))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record that the networks are rebuilt from."""
         data: Any = getattr(self.trainer, "datamodule", None)

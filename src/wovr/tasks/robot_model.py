@@ -88,7 +88,7 @@ class RobotFitting(TrainingModule):
         state = self.network.normalise(batch.proprio)  # (B, 1 + K, P)
         begin = state[:, 0] + self.noise * torch.randn_like(state[:, 0])
         motion = self._motion_loss(begin, state[:, 1:], batch)
-        done = self.trainer.global_step / max(1.0, float(self.trainer.estimated_stepping_batches))
+        done = self.progress_at(self.global_step)
         later = int(torch.randint(1, state.shape[1], ()))
         camera = self._camera_loss(state, batch, later, WIDE + (NARROW - WIDE) * min(1.0, 1.2 * done))
         self.log_metrics("train", {"motion": motion.detach(), "camera": camera.detach()}, len(state))

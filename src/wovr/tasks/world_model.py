@@ -247,8 +247,7 @@ class WorldModelTraining(TrainingModule):
         if self.huber_scale is None:
             return None
         first, last = self.huber_scale
-        progress = min(1.0, step / self.trainer.estimated_stepping_batches)
-        return first * (last / first) ** progress
+        return first * (last / first) ** self.progress_at(step)
 
     def losses(self, window: EncodedWindow, draw: NoiseDraw, huber_scale: float | None = None) -> Tensor:
         """Eq. 7 for each window: |u(x_sigma, c, sigma) - v|^2 over the new latents, (B,) float32.
