@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.tiny_world import random_actions, tiny_backbone, tiny_robot
+from tests.models.tiny_world import pictures, random_actions, tiny_backbone, tiny_robot
 from wovr.errors import UserError
 from wovr.models.checkpoint import KEY, Network, record
 from wovr.models.robot_loading import load_robot_model
@@ -86,38 +86,63 @@ def test_a_state_does_not_depend_on_later_actions() -> None:
         assert not torch.allclose(changed[:, step], found[:, step], atol=1e-6)
 
 
-def test_predictions_are_in_the_robot_s_units() -> None:
+@pytest.mark.parametrize("touch", [None, [3, 4]])
+def test_predictions_are_in_the_robot_s_units(touch: list[int] | None) -> None:
     """A robot that measures in other units, from another origin, is predicted the same motion in them."""
-    robot, other = tiny_robot(), tiny_robot()
+    robot, other = tiny_robot(touch=touch), tiny_robot(touch=touch)
     scale, origin = torch.tensor([100.0, 100.0, 100.0, 2.0, 0.5]), torch.tensor([5.0, -3.0, 0.0, 1.0, 7.0])
     other.mean.copy_(robot.mean * scale + origin)
     other.spread.copy_(robot.spread * scale)
-    proprio, actions = states(3), random_actions(3, 8)
-    found = robot.predict(proprio, actions)
-    torch.testing.assert_close(other.predict(proprio * scale + origin, actions), found * scale + origin)
-    normal = robot.states(proprio, actions)
-    assert normal.shape == (3, 9, 5)
-    torch.testing.assert_close(normal[:, 0] * robot.spread + robot.mean, proprio)
-    torch.testing.assert_close(normal[:, 1:] * robot.spread + robot.mean, found)
-    torch.testing.assert_close(normal[:, 1:], robot.unroll(normal[:, 0], actions), atol=1e-5, rtol=1e-4)
+    proprio, actions, frame = states(3), random_actions(3, 8), pictures(3)
+    found = robot.states(proprio, actions, frame)
+    assert found.shape == (3, 9, 5)
+    torch.testing.assert_close(other.states(proprio * scale + origin, actions, frame), found, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[:, 0] * robot.spread + robot.mean, proprio)
+    torch.testing.assert_close(robot.restore(found[:, 0]), proprio)
+    torch.testing.assert_close(robot.normalise(robot.restore(found)), found)
+    alone = robot.unroll(found[:, 0], actions)
+    moved = slice(None) if touch is None else slice(3)
+    torch.testing.assert_close(found[:, 1:, moved], alone[..., moved], atol=1e-5, rtol=1e-4)
 
 
-def test_millimetres_are_not_rounded_away() -> None:
-    robot = tiny_robot()
-    proprio, actions = states(3), random_actions(3, 8)
+def test_only_the_touch_numbers_come_from_the_picture() -> None:
+    robot, proprio, actions = tiny_robot(touch=[4]), states(3), random_actions(3, 8)
+    one, two = (robot.states(proprio, actions, pictures(3, seed=seed)) for seed in (1, 2))
+    assert torch.equal(one[..., :4], two[..., :4])
+    assert torch.equal(one[:, 0], two[:, 0])
+    assert not torch.allclose(one[:, 1:, 4], two[:, 1:, 4], atol=1e-5)
+    likelier = robot.courses(
+        torch.cat([one[:, :1], robot.unroll(one[:, 0], actions)], dim=1), actions, pictures(3, seed=1)
+    ).likelier()
+    torch.testing.assert_close(one[:, 1:, 4:], likelier)
+    without = tiny_robot()
+    assert torch.equal(*(without.states(proprio, actions, pictures(3, seed=seed)) for seed in (1, 2)))
+
+
+@pytest.mark.parametrize("touch", [None, [3]])
+def test_millimetres_are_not_rounded_away(touch: list[int] | None) -> None:
+    robot = tiny_robot(touch=touch)
+    proprio, actions, frame = states(3), random_actions(3, 8), pictures(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = robot.predict(proprio, actions.bfloat16())
+        found = robot.states(proprio, actions.bfloat16(), frame)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, robot.predict(proprio, actions.bfloat16().float()))
+    torch.testing.assert_close(found, robot.states(proprio, actions.bfloat16().float(), frame))
 
 
-def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    robot = tiny_robot()
+@pytest.mark.parametrize("touch", [None, [3, 4]])
+def test_checkpoint_round_trip(tmp_path: Path, touch: list[int] | None) -> None:
+    robot = tiny_robot(touch=touch)
     again = load_robot_model(save(robot, tmp_path / "robot.ckpt"))
-    assert (again.action_dim, again.proprio_dim, again.width) == (3, 5, 8)
-    proprio, actions = states(2), random_actions(2, 8)
-    assert torch.equal(again.predict(proprio, actions), robot.predict(proprio, actions))
+    assert (again.action_dim, again.proprio_dim, again.width, again.touch) == (3, 5, 8, touch or [])
+    proprio, actions, frame = states(2), random_actions(2, 8), pictures(2)
+    assert torch.equal(again.eval().states(proprio, actions, frame), robot.states(proprio, actions, frame))
     assert torch.equal(again.project(proprio)[0], robot.project(proprio)[0])
+
+
+@pytest.mark.parametrize("touch", [[2], [5], [3, 3]])
+def test_touch_numbers_that_cannot_be(touch: list[int]) -> None:
+    with pytest.raises(UserError, match=r"touch is \[.*\] with proprio_dim 5; give numbers from 3 to 4, or null"):
+        tiny_robot(touch=touch)
 
 
 def test_what_is_no_robot_model(tmp_path: Path) -> None:

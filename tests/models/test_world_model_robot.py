@@ -87,20 +87,60 @@ def test_windows_and_contexts_agree() -> None:
     model = following_world()
     frames, actions, known = pictures(2, 13), random_actions(2, 12), torch.ones(2, 12, dtype=torch.bool)
     start = torch.tensor([4, 9])
-    window = model.encode_window(frames, actions, known, start, proprio=proprio_of(2))
+    proprio = torch.stack([proprio_of(2, seed=seed) for seed in range(9)], dim=1)
+    window = model.encode_window(frames, actions, known, start, proprio=proprio)
     context = model.encode_context(frames[:, 0], frames[:, 1:5], actions[:, :4], start, proprio_of(2))
     for name, value in vars(context).items():
         torch.testing.assert_close(getattr(window.context, name), value)
     assert torch.equal(context.proprio, proprio_of(2))
+    assert window.states is not None
+    torch.testing.assert_close(window.states, model.robot_states(context, actions[:, 4:]))
 
 
-def test_the_next_chunk_begins_where_the_robot_is_predicted_to_be() -> None:
-    model = following_world()
+def test_windows_are_told_the_truth_of_what_touch_decides_and_of_nothing_else() -> None:
+    robot = tiny_robot(touch=[4])
+    model = following_world(robot=robot)
+    frames, actions, known = pictures(2, 13), random_actions(2, 12), torch.ones(2, 12, dtype=torch.bool)
+    proprio = torch.stack([proprio_of(2, seed=seed) for seed in range(9)], dim=1)  # (B, 1 + K, P)
+    window = model.encode_window(frames, actions, known, torch.tensor([4, 9]), proprio=proprio)
+    guessed = model.robot_states(window.context, actions[:, 4:])
+    assert window.states is not None
+    assert guessed is not None
+    torch.testing.assert_close(window.states[..., :4], guessed[..., :4])
+    torch.testing.assert_close(window.states[..., 4], robot.normalise(proprio)[..., 4])
+    assert not torch.allclose(window.states[..., 4], guessed[..., 4], atol=0.1)
+    # What is told reaches the network; told nothing, it hears the guess.
+    noise, one = torch.randn(2, *model.latent_shape((16, 16))), torch.ones(2)
+    told = model.predict(noise, one, window.context, window.actions, window.states)
+    untold = model.predict(noise, one, window.context, window.actions)
+    assert not torch.allclose(told, untold, atol=1e-4)
+    torch.testing.assert_close(model.predict(noise, one, window.context, window.actions, guessed), untold)
+
+
+def test_a_frozen_robot_model_stays_out_of_training() -> None:
+    """It has dropout, and blemishes pictures while it is fitted."""
+    model = following_world(robot=tiny_robot(touch=[3, 4])).train()
+    context, actions = context_of(model), random_actions(2, 8)
+    assert model.robot is not None
+    assert not model.robot.training
+    assert torch.equal(*(model.robot_states(context, actions) for _ in range(2)))
+
+
+def test_a_robot_model_for_other_chunks() -> None:
+    following_world(robot=tiny_robot(chunk=4))
+    with pytest.raises(UserError, match=r"chunk is 8, the robot model's 4; fit a robot model with data\.chunk"):
+        following_world(robot=tiny_robot(touch=[4], chunk=4))
+
+
+@pytest.mark.parametrize("touch", [None, [3, 4]])
+def test_the_next_chunk_begins_where_the_robot_is_predicted_to_be(touch: list[int] | None) -> None:
+    robot = tiny_robot(touch=touch)
+    model = following_world(robot=robot)
     context, actions = context_of(model), random_actions(2, 8)
     latents = model.sample_chunk(context, actions, torch.randn(2, *model.latent_shape((16, 16))))
     following = model.advance(context, actions, latents, model.decode_chunk(context, latents))
-    assert model.robot is not None
-    torch.testing.assert_close(following.proprio, model.robot.predict(proprio_of(2), actions)[:, -1])
+    expected = robot.restore(robot.states(proprio_of(2), actions, context.memory[:, -1])[:, -1])
+    torch.testing.assert_close(following.proprio, expected)
     assert not torch.allclose(following.proprio, context.proprio, atol=1e-2)
 
 

@@ -78,10 +78,12 @@ def linear_world(seed: int = 0, **arguments: Any) -> WorldModel:
     return tiny_world(seed, backbone=backbone, **{"prediction": "velocity", "head": "linear"} | arguments)
 
 
-def tiny_robot(seed: int = 0, action_dim: int = 3, proprio_dim: int = 5) -> RobotModel:
+def tiny_robot(
+    seed: int = 0, action_dim: int = 3, proprio_dim: int = 5, touch: list[int] | None = None, chunk: int = 8
+) -> RobotModel:
     """A robot model with random weights, mean, spread, and a camera that sees x to the right and y downwards."""
     torch.manual_seed(seed)
-    robot = RobotModel(action_dim, proprio_dim, width=8)
+    robot = RobotModel(action_dim, proprio_dim, width=8, touch=touch, chunk=chunk).eval()
     robot.mean.normal_()
     robot.spread.uniform_(0.5, 2)
     with torch.no_grad():

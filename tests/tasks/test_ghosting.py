@@ -60,7 +60,9 @@ def test_training_puts_them_in_and_validation_does_not(monkeypatch: pytest.Monke
     assert task.draw(window).ghosts is None
     seen: list[torch.Tensor] = []
 
-    def predict(noisy: torch.Tensor, sigma: torch.Tensor, context: Context, actions: torch.Tensor) -> torch.Tensor:
+    def predict(
+        noisy: torch.Tensor, sigma: torch.Tensor, context: Context, actions: torch.Tensor, states: torch.Tensor | None
+    ) -> torch.Tensor:
         seen.append(context.latents)
         return noisy
 

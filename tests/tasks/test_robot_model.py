@@ -88,7 +88,8 @@ def test_it_learns_how_the_hand_moves_and_where_it_is_seen(
     assert unseen.proprio is not None
     proprio, actions = torch.from_numpy(unseen.proprio), torch.from_numpy(unseen.actions)
     with torch.no_grad():
-        found = robot.predict(proprio[:1], actions[None, :8])[0]
+        frame = torch.from_numpy(unseen.frames[:1])
+        found = robot.restore(robot.states(proprio[:1], actions[None, :8], frame))[0]
         place, depth = robot.project(robot.normalise(proprio))
     moved = (proprio[8] - proprio[0])[:3].norm().item()
     assert (found[-1] - proprio[8])[:3].norm().item() < 0.3 * moved
@@ -98,6 +99,25 @@ def test_it_learns_how_the_hand_moves_and_where_it_is_seen(
     error = np.linalg.norm((place.numpy() + 1) * 16 - true, axis=1)[seen]
     assert error.max() < 2  # pixels, of 32
     assert (depth - 1).abs().max() < 0.5
+
+
+def test_it_learns_to_see_what_a_hand_will_hold(fit: Fit, tmp_path: Path) -> None:
+    """Whether the grip ends at 1 or at -1 only the colour of the hand tells: blind, every guess is between them."""
+    data = write_hands(tmp_path / "hands", 24, held=True)
+    touch = ("--model.init_args.network.init_args.touch", "[3]")
+    assert fit(data, "blind", "--trainer.max_steps", "300") == 0
+    assert fit(data, "seeing", "--trainer.max_steps", "300", *touch) == 0
+    unseen = [hand_episode(1000 + number, held=True) for number in range(8)]
+    frame = torch.from_numpy(np.stack([episode.frames[4] for episode in unseen]))
+    proprio = torch.from_numpy(np.stack([episode.proprio for episode in unseen if episode.proprio is not None]))
+    actions = torch.from_numpy(np.stack([episode.actions for episode in unseen]))
+    error = {}
+    for name in ("blind", "seeing"):
+        robot = load(name).eval()
+        found = robot.restore(robot.states(proprio[:, 4], actions[:, 4:12], frame))[:, -1, 3]
+        error[name] = (found - proprio[:, 12, 3]).abs().mean().item()
+    assert error["blind"] > 0.5
+    assert error["seeing"] < 0.3
 
 
 def test_a_model_that_goes_on_keeps_its_mean_and_spread(fit: Fit, tmp_path: Path) -> None:
@@ -133,6 +153,8 @@ def test_a_number_that_never_changes(fit: Fit, tmp_path: Path, monkeypatch: pyte
         ),
         (False, ["proprio_dim", "8"], "proprio_dim is 8 in the model and 4 in the data; set the network's proprio_dim"),
         (False, ["action_dim", "7"], "action_dim is 7 in the model and 4 in the data; set the network's action_dim"),
+        (False, ["touch", "[1]"], "touch is [1] with proprio_dim 4; give numbers from 3 to 3, or null"),
+        (False, ["touch", "[3]", "chunk", "4"], "chunk is 4 in the model and 8 in the data; set the network's chunk"),
         (False, ["proprio_dim", "2"], "proprio_dim is 2; give 3 or more: x, y, z of the hand come first"),
     ],
 )
@@ -140,7 +162,8 @@ def test_what_does_not_fit_together(
     fit: Fit, tmp_path: Path, silent: bool, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_dataset(tmp_path / "data", num_frames=14) if silent else write_hands(tmp_path / "data", 2)
-    words = [f"--model.init_args.network.init_args.{flags[0]}", flags[1]] if flags else []
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    words = [word for name, value in pairs for word in (f"--model.init_args.network.init_args.{name}", value)]
     assert fit(data, "run", *words) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.models.autoencoders.base import FRAMES_PER_LATENT
@@ -32,6 +34,11 @@ def check_numbers(model: WorldModel, noisy_context: list[float], neutral: list[f
             f"the robot model's actions have {robot.action_dim} dimensions and its proprioception {robot.proprio_dim}, "
             f"the backbone's action_dim is {model.backbone.action_dim}",
             f"set backbone.init_args.action_dim to {robot.action_dim + 2 * robot.proprio_dim}",
+        )
+    if robot is not None and robot.touch and robot.chunk != model.chunk:
+        refuse(
+            f"chunk is {model.chunk}, the robot model's {robot.chunk}",
+            "fit a robot model with data.chunk and the network's chunk as here",
         )
     if model.chunk < FRAMES_PER_LATENT or model.chunk % FRAMES_PER_LATENT:
         refuse(f"chunk is {model.chunk}", f"give a multiple of {FRAMES_PER_LATENT}")
@@ -120,3 +127,18 @@ def check_backbone(model: WorldModel) -> None:
                 f"the backbone's {name} is {found}, head, reference, context, memory and chunk make it {number}",
                 f"set backbone.init_args.{name} to {number}",
             )
+
+
+def check_compiler(device: torch.device) -> None:
+    """For a CPU torch.compile writes C++.
+
+    Raises:
+        UserError: There is no compiler for it.
+    """
+    if device.type == "cpu":
+        from torch._inductor import cpp_builder, exc
+
+        try:
+            cpp_builder.get_cpp_compiler()
+        except exc.InvalidCxxCompiler as error:
+            raise UserError("there is no C++ compiler, which torch.compile needs", "install g++") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from wovr.errors import UserError
+
 
 @dataclass
 class Context:
@@ -51,11 +53,14 @@ class EncodedWindow:
         context: Reference and memory.
         new: (B, C, n, h, w) float32, the new latent frames.
         actions: (B, K, A) float32, the actions that produced the new frames.
+        states: (B, 1 + K, P) float32, normalised proprioception that the network is told; None for a model that is told
+            none.
     """
 
     context: Context
     new: Tensor
     actions: Tensor
+    states: Tensor | None
 
 
 def beside(shown: Tensor, actions: Tensor) -> list[Tensor]:
@@ -97,3 +102,48 @@ def with_states(actions: Tensor, states: Tensor | None) -> Tensor:
         return actions
     after = torch.cat([states[:, 1:], states[:, 1:] - states[:, :1]], dim=-1)
     return torch.cat([actions, nn.functional.pad(after, (0, 0, actions.shape[1] - after.shape[1], 0))], dim=-1)
+
+
+def fill_memory(memory: Tensor, actions: Tensor, slots: int, neutral: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames and the actions that produced them, in as many places as there are: the first frame and neutral before.
+
+    Args:
+        memory: (B, F, H, W, 3) uint8, at most `slots` frames.
+        actions: (B, F, A) float.
+        slots: Places, 4 m.
+        neutral: (A,) float32, stands for no action.
+
+    Returns:
+        (B, 4 m, H, W, 3) uint8 and (B, 4 m, A) float32.
+    """
+    count, kept = memory.shape[:2]
+    before = slots - kept
+    return (
+        torch.cat([memory[:, :1].expand(-1, before, -1, -1, -1), memory], dim=1),
+        torch.cat([neutral.expand(count, before, -1), actions.to(neutral)], dim=1),
+    )
+
+
+def check_proprio(proprio: Tensor | None, needed: int, like: Tensor) -> Tensor:
+    """What a context is to hold of proprioception.
+
+    Args:
+        proprio: (B, P) float, or None where there is none.
+        needed: Numbers that the robot model takes; 0 without one.
+        like: (B,) float32, where and how the result is wanted.
+
+    Returns:
+        (B, P) float32; P is 0 if none is needed.
+
+    Raises:
+        UserError: There is none, or of another size.
+    """
+    if not needed:
+        return like.new_zeros(len(like), 0)
+    if proprio is None or proprio.shape[-1] != needed:
+        given = "none" if proprio is None or not proprio.shape[-1] else f"{proprio.shape[-1]} numbers of it"
+        raise UserError(
+            f"the world model's robot model takes {needed} numbers of proprioception, there are {given}",
+            "use episodes that hold it",
+        )
+    return proprio.to(like)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from wovr.errors import UserError
 from wovr.models.checkpoint import Network
+from wovr.models.touch import Courses, TouchHead
+from wovr.types import CHUNK
 
 NEAR = 0.3
 """Least relative depth: points behind the camera are shown as close to it."""
@@ -25,13 +27,17 @@ STEP = 0.3
 class RobotModel(Network):
     """Predicts proprioception under a chunk of actions, and projects the hand's position into the picture.
 
-    The network sees a chunk's actions only, one after the other, so what it predicts of a step does not depend on later
-    ones. Its memory begins anew with each chunk: all that goes on from chunk to chunk is the proprioception itself.
+    The recurrent network sees a chunk's actions only, one after the other, so what it predicts of a step does not
+    depend on later ones. Its memory begins anew with each chunk: all that goes on from chunk to chunk is the
+    proprioception itself.
 
     Args:
         action_dim: Dimensions of an action, A.
         proprio_dim: Numbers of the proprioception, P, at least 3: the first are the hand's position (x, y, z).
         width: Units of the recurrent network.
+        touch: Which numbers of the proprioception, from 0, say whether something is held: how far each finger is open.
+            They are guessed from the picture too, once for a chunk; null for none of them.
+        chunk: Actions of a chunk, K; only `touch` looks at it.
 
     Attributes:
         mean: (P,) float32, subtracted from proprioception.
@@ -44,15 +50,28 @@ class RobotModel(Network):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, action_dim: int = 4, proprio_dim: int = 8, width: int = 64) -> None:
+    def __init__(
+        self,
+        action_dim: int = 4,
+        proprio_dim: int = 8,
+        width: int = 64,
+        touch: list[int] | None = None,
+        chunk: int = CHUNK,
+    ) -> None:
         super().__init__()
         if proprio_dim < 3:
             raise UserError(f"proprio_dim is {proprio_dim}", "give 3 or more: x, y, z of the hand come first")
-        self.action_dim, self.proprio_dim, self.width = action_dim, proprio_dim, width
+        self.touch = [] if touch is None else list(touch)
+        if len(set(self.touch)) < len(self.touch) or not set(self.touch) <= set(range(3, proprio_dim)):
+            raise UserError(
+                f"touch is {touch} with proprio_dim {proprio_dim}", f"give numbers from 3 to {proprio_dim - 1}, or null"
+            )
+        self.action_dim, self.proprio_dim, self.width, self.chunk = action_dim, proprio_dim, width, chunk
         seen = action_dim + proprio_dim
         self.look = nn.Sequential(nn.Linear(seen, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.cell = nn.GRUCell(width, width)
         self.move = nn.Sequential(nn.Linear(2 * width + seen, width), nn.SiLU(), nn.Linear(width, proprio_dim))
+        self.touch_head = TouchHead(len(self.touch), action_dim, proprio_dim, chunk) if self.touch else None
         self.camera = nn.Parameter(torch.zeros(2, 4))
         self.depth = nn.Parameter(torch.zeros(3))
         self.register_buffer("mean", torch.zeros(proprio_dim))
@@ -62,8 +81,12 @@ class RobotModel(Network):
         """(..., P) in the robot's units -> (..., P) of about unit spread."""
         return (proprio - self.mean) / self.spread
 
+    def restore(self, state: Tensor) -> Tensor:
+        """Inverse of `normalise`."""
+        return state * self.spread + self.mean
+
     def unroll(self, state: Tensor, actions: Tensor) -> Tensor:
-        """`predict` in normalised units: (B, P) and (B, K, A) float -> (B, K, P) float."""
+        """Normalised proprioception after each action, from these alone: (B, P), (B, K, A) float -> (B, K, P) float."""
         memory = state.new_zeros(len(state), self.width)
         states = []
         for action in actions.unbind(1):
@@ -74,26 +97,37 @@ class RobotModel(Network):
             states.append(state)
         return torch.stack(states, dim=1)
 
-    def predict(self, proprio: Tensor, actions: Tensor) -> Tensor:
-        """Proprioception after each action.
+    def courses(self, states: Tensor, actions: Tensor, frame: Tensor) -> Courses:
+        """Guess the `touch` numbers of a chunk; only with some.
+
+        Args:
+            states: (B, 1 + K, P) float32, normalised proprioception before the chunk and as `unroll` has it after.
+            actions: (B, K, A) float in [-1, 1].
+            frame: (B, H, W, 3) uint8, before the chunk.
+        """
+        assert self.touch_head is not None
+        with torch.no_grad():
+            places, _ = self.project(states)
+        return self.touch_head(frame, states.detach(), places, actions.float())
+
+    @torch.no_grad()
+    def states(self, proprio: Tensor, actions: Tensor, frame: Tensor) -> Tensor:
+        """Proprioception before a chunk and, predicted, after each action.
 
         Args:
             proprio: (B, P) float32 before the first one, in the robot's units.
             actions: (B, K, A) float in [-1, 1].
+            frame: (B, H, W, 3) uint8, before the chunk; only `touch` looks at it.
 
         Returns:
-            (B, K, P) float32, in the robot's units.
+            (B, 1 + K, P) float32, normalised. Of two courses that the `touch` numbers may take this is the likelier.
         """
         with torch.autocast(proprio.device.type, enabled=False):  # tiny, and millimetres count
-            return self.unroll(self.normalise(proprio), actions.float()) * self.spread + self.mean
-
-    @torch.no_grad()
-    def states(self, proprio: Tensor, actions: Tensor) -> Tensor:
-        """(B, 1 + K, P) float32, normalised proprioception at the start and, predicted, after each action.
-
-        Arguments as of `predict`.
-        """
-        return self.normalise(torch.cat([proprio[:, None], self.predict(proprio, actions)], dim=1))
+            start = self.normalise(proprio)
+            states = torch.cat([start[:, None], self.unroll(start, actions.float())], dim=1)
+            if self.touch:
+                states[:, 1:, self.touch] = self.courses(states, actions, frame).likelier()
+        return states
 
     def project(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Where the camera sees the hand.

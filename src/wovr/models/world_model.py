@@ -15,14 +15,13 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float, frames_to_uint8
-from wovr.models.assembly import check_backbone, check_numbers, make_copy_head, make_follow_head
+from wovr.models.assembly import check_backbone, check_compiler, check_numbers, make_copy_head, make_follow_head
 from wovr.models.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
 from wovr.models.backbones.base import Backbone
 from wovr.models.checkpoint import Network
-from wovr.models.context import Context, EncodedWindow, beside, with_states
+from wovr.models.context import Context, EncodedWindow, beside, check_proprio, fill_memory, with_states
 from wovr.models.robot_model import RobotModel
 from wovr.types import CHUNK
 
@@ -126,9 +125,11 @@ class WorldModel(Network):
         return 0 if self.robot is None else self.robot.proprio_dim
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but the autoencoder, which is frozen."""
+        """Training mode for all but autoencoder and robot model, which are frozen."""
         super().train(mode)
-        self.autoencoder.eval()
+        for frozen in (self.autoencoder, self.robot):
+            if frozen is not None:
+                frozen.eval()
         return self
 
     def compile_parts(self, device: torch.device) -> None:
@@ -140,13 +141,7 @@ class WorldModel(Network):
         Raises:
             UserError: For a CPU torch.compile writes C++, and there is no compiler.
         """
-        if device.type == "cpu":
-            from torch._inductor import cpp_builder, exc
-
-            try:
-                cpp_builder.get_cpp_compiler()
-            except exc.InvalidCxxCompiler as error:
-                raise UserError("there is no C++ compiler, which torch.compile needs", "install g++") from error
+        check_compiler(device)
         self.backbone.compile_blocks()
         for head in (self.copy_head, self.follow_head):
             if head is not None:
@@ -212,7 +207,8 @@ class WorldModel(Network):
             start: (B,) index of the last memory frame in its episode.
             latents: (B, 1 + m + n, C, h, w) float, the frames encoded before, where `memory` fills its slots; None to
                 encode them now.
-            proprio: (B, P) float, proprioception at the last memory frame; only a robot model needs it.
+            proprio: (B, 1 + K, P) float, proprioception at the last memory frame and at each new one; only a robot
+                model needs it. Of the new ones the network is told no more than what touch decides.
 
         Raises:
             UserError: There is no proprioception where it is needed.
@@ -227,11 +223,26 @@ class WorldModel(Network):
             else latents.transpose(1, 2)
         )
         seen, target = torch.split(encoded, [1 + self.memory_latents, self.new_latents], dim=2)
-        age = start.to(self.neutral)
-        context = Context(
-            seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), self._proprio(proprio, age)
-        )
-        return EncodedWindow(context, target, actions[:, self.memory_slots :])
+        age, new_actions = start.to(self.neutral), actions[:, self.memory_slots :]
+        begin = self._proprio(None if proprio is None else proprio[:, 0], age)
+        context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), begin)
+        states = self.robot_states(context, new_actions)
+        if self.robot is not None and states is not None and proprio is not None:
+            # Told the truth of what cannot be known, it draws that and not the mean of what may be.
+            states[..., self.robot.touch] = self.robot.normalise(proprio.to(states))[..., self.robot.touch]
+        return EncodedWindow(context, target, new_actions, states)
+
+    def robot_states(self, context: Context, actions: Tensor) -> Tensor | None:
+        """Normalised proprioception before a chunk and, predicted, after each action of it.
+
+        Args:
+            context: Before the chunk.
+            actions: (B, K, A) float in [-1, 1].
+
+        Returns:
+            (B, 1 + K, P) float32; None without a robot model.
+        """
+        return None if self.robot is None else self.robot.states(context.proprio, actions, context.memory[:, -1])
 
     def noise_memory(self, context: Context, sigma: Tensor, noise: Tensor) -> Context:
         """Noisy context: put noise on the memory latents, not on the reference.
@@ -244,7 +255,9 @@ class WorldModel(Network):
         noisy = flow.path_sample(context.latents[:, :, 1:], noise, sigma).noisy
         return replace(context, latents=torch.cat([context.latents[:, :, :1], noisy], dim=2), sigma=sigma)
 
-    def predict(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
+    def predict(
+        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
         """What the network predicts: the velocity or the clean latents, see `prediction`.
 
         Args:
@@ -252,13 +265,14 @@ class WorldModel(Network):
             sigma: (B,) float in (0, 1].
             context: Reference and memory.
             actions: (B, K, A) float in [-1, 1].
+            states: (B, 1 + K, P) float32, normalised proprioception to be told; None for `robot_states`.
 
         Returns:
             (B, C, n, h, w) float32.
         """
         shown = context.latents if self.reference else context.latents[:, :, 1:]
         reference, last = context.latents[:, :, 0], context.latents[:, :, -1]
-        states = None if self.robot is None else self.robot.states(context.proprio, actions)
+        states = self.robot_states(context, actions) if states is None else states
         cues = None
         if self.follow_head is not None and self.robot is not None and states is not None:
             cues = self.follow_head.cues(self.robot, states, last)
@@ -291,9 +305,11 @@ class WorldModel(Network):
             return self.follow_head(answer, cues, reference, last)
         return answer.float() if self.copy_head is None else self.copy_head(answer, reference=reference, last=last)
 
-    def velocity(self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor) -> Tensor:
+    def velocity(
+        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, states: Tensor | None = None
+    ) -> Tensor:
         """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
-        answer = self.predict(noisy, sigma, context, actions)
+        answer = self.predict(noisy, sigma, context, actions, states)
         return answer if self.prediction == "velocity" else flow.velocity_from_clean(noisy, answer, sigma)
 
     @torch.no_grad()
@@ -312,9 +328,9 @@ class WorldModel(Network):
             (B, C, n, h, w) float32.
         """
         levels = [*(self.sigmas if sigmas is None else sigmas), 0.0]
-        latents = noise
+        latents, states = noise, self.robot_states(context, actions)
         for sigma, next_sigma in pairwise(levels):
-            velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions)
+            velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, states)
             latents = flow.euler_step(latents, velocity, sigma, next_sigma)
         return latents
 
@@ -353,7 +369,8 @@ class WorldModel(Network):
         else:
             seen = self._encode(context.reference, memory)
         age = context.age + self.chunk
-        proprio = context.proprio if self.robot is None else self.robot.predict(context.proprio, actions)[:, -1]
+        states = self.robot_states(context, actions)
+        proprio = context.proprio if self.robot is None or states is None else self.robot.restore(states[:, -1])
         return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, proprio=proprio)
 
     def _encode(self, reference: Tensor, frames: Tensor) -> Tensor:
@@ -362,27 +379,10 @@ class WorldModel(Network):
         return self.autoencoder.encode(frames_to_float(torch.cat([lead[:, None], frames], dim=1))).float()
 
     def _fill_memory(self, memory: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The last `memory` frames and their actions, in `memory_slots` places: the first frame and neutral before."""
-        memory, actions = memory[:, -self.memory :], actions[:, -self.memory :]
-        count, kept = memory.shape[:2]
-        before = self.memory_slots - kept
-        neutral = self.neutral.expand(count, before, -1)
-        return (
-            torch.cat([memory[:, :1].expand(-1, before, -1, -1, -1), memory], dim=1),
-            torch.cat([neutral, actions.to(neutral)], dim=1),
-        )
+        return fill_memory(memory[:, -self.memory :], actions[:, -self.memory :], self.memory_slots, self.neutral)
 
     def _proprio(self, proprio: Tensor | None, like: Tensor) -> Tensor:
-        """(B, P) float32, P being 0 without a robot model; `like` is (B,)."""
-        if self.robot is None:
-            return like.new_zeros(len(like), 0)
-        if proprio is None or proprio.shape[-1] != self.proprio_dim:
-            given = "none" if proprio is None or not proprio.shape[-1] else f"{proprio.shape[-1]} numbers of it"
-            raise UserError(
-                f"the world model's robot model takes {self.proprio_dim} numbers of proprioception, there are {given}",
-                "use episodes that hold it",
-            )
-        return proprio.to(like)
+        return check_proprio(proprio, self.proprio_dim, like)
 
     def _time(self, context: Context, sigma: Tensor) -> Tensor:
         """(B, T): 0 for the reference, 0 or (told) its own noise level for the memory, sigma for what is new."""

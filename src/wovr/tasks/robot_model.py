@@ -29,6 +29,9 @@ class RobotFitting(TrainingModule):
     The camera needs no calibration: between two frames pixels change where the hand was and where it is, so two
     Gaussian blobs at the projected positions are fitted to the map of changed pixels, wide ones first.
 
+    The `touch` numbers are fitted as one of two courses, by the likelihood of their mixture (`Courses`), so that where
+    both are possible each becomes sharp and none the mean of the two.
+
     Args:
         network: The robot model to fit.
         noise: Standard deviation of the noise on the first state of a chunk, normalised: in imagination that one is
@@ -71,6 +74,8 @@ class RobotFitting(TrainingModule):
             )
         check_equal("action_dim", network.action_dim, store.action_dim, "set the network's action_dim so")
         check_equal("proprio_dim", network.proprio_dim, store.proprio_dim, "set the network's proprio_dim so")
+        if network.touch:
+            check_equal("chunk", network.chunk, data.chunk, "set the network's chunk so")
         if not network.spread.any():  # a model that goes on (--init_from) keeps its own
             states = np.concatenate([store.proprio(index) for index in range(len(store))])
             network.mean.copy_(torch.from_numpy(states.mean(0, dtype=np.float64)))
@@ -87,33 +92,40 @@ class RobotFitting(TrainingModule):
         """Loss of one batch."""
         state = self.network.normalise(batch.proprio)  # (B, 1 + K, P)
         begin = state[:, 0] + self.noise * torch.randn_like(state[:, 0])
-        motion = self._motion_loss(begin, state[:, 1:], batch)
+        losses = self._losses(begin, state, batch)
         done = self.progress_at(self.global_step)
         later = int(torch.randint(1, state.shape[1], ()))
-        camera = self._camera_loss(state, batch, later, WIDE + (NARROW - WIDE) * min(1.0, 1.2 * done))
-        self.log_metrics("train", {"motion": motion.detach(), "camera": camera.detach()}, len(state))
-        return motion + camera
+        losses["camera"] = self._camera_loss(state, batch, later, WIDE + (NARROW - WIDE) * min(1.0, 1.2 * done))
+        self.log_metrics("train", {name: loss.detach() for name, loss in losses.items()}, len(state))
+        return torch.stack(list(losses.values())).sum()
 
     def validation_step(self, batch: WorldModelBatch, batch_idx: int) -> None:
-        """Log the losses, and how far the hand's position is off at the end of a chunk."""
-        state = self.network.normalise(batch.proprio)
-        found = self.network.predict(batch.proprio[:, 0], batch.actions[:, -batch.chunk :])[:, -1]
-        error = 100 * torch.linalg.vector_norm((found - batch.proprio[:, -1])[:, :3], dim=-1)
-        motion = self._motion_loss(state[:, 0], state[:, 1:], batch)
-        camera = self._camera_loss(state, batch, batch.chunk // 2, NARROW)
-        self.log_metrics(
-            "val", {"motion": motion, "camera": camera, "hand_cm": error.mean(), "hand_cm_median": error.median()},
-            len(state),
-        )  # fmt: skip
+        """Log the losses, and how far hand and `touch` numbers are off at the end of a chunk."""
+        network = self.network
+        state = network.normalise(batch.proprio)
+        metrics = self._losses(state[:, 0], state, batch)
+        metrics["camera"] = self._camera_loss(state, batch, batch.chunk // 2, NARROW)
+        found = network.states(batch.proprio[:, 0], batch.actions[:, -batch.chunk :], _before(batch))[:, -1]
+        off = (network.restore(found) - batch.proprio[:, -1]).abs()
+        error = 100 * torch.linalg.vector_norm(off[:, :3], dim=-1)
+        metrics |= {"hand_cm": error.mean(), "hand_cm_median": error.median()}
+        if network.touch:
+            metrics["touch_off"] = off[:, network.touch].mean()
+        self.log_metrics("val", metrics, len(state))
 
-    def _motion_loss(self, begin: Tensor, after: Tensor, batch: WorldModelBatch) -> Tensor:
-        found = self.network.unroll(begin, batch.actions[:, -after.shape[1] :])
-        return smooth_l1_loss(found, after, beta=_BETA)
+    def _losses(self, begin: Tensor, state: Tensor, batch: WorldModelBatch) -> dict[str, Tensor]:
+        """Those of what follows from begin (B, P) and actions, against states (B, 1 + K, P); all normalised."""
+        network, actions = self.network, batch.actions[:, -batch.chunk :]
+        found = network.unroll(begin, actions)
+        losses = {"motion": smooth_l1_loss(found, state[:, 1:], beta=_BETA)}
+        if network.touch:
+            courses = network.courses(torch.cat([begin[:, None], found], dim=1), actions, _before(batch))
+            losses["touch"] = courses.negative_log_likelihood(state[:, 1:, network.touch]).mean()
+        return losses
 
     def _camera_loss(self, state: Tensor, batch: WorldModelBatch, later: int, spread: float) -> Tensor:
         """Squared error of the blobs against what moved from the start to the frame `later` steps after it."""
-        first = batch.frames.shape[1] - state.shape[1]
-        before, after = batch.frames[:, first].float(), batch.frames[:, first + later].float()  # (B, H, W, 3)
+        before, after = _before(batch).float(), batch.frames[:, later - 1 - batch.chunk].float()  # (B, H, W, 3)
         moved = ((before - after).abs().mean(-1) > MOVED * 255).float()
         # Centres of pixels, the picture's edges being at -1 and 1.
         rows, columns = ((torch.arange(side, device=state.device) + 0.5) * 2 / side - 1 for side in moved.shape[1:])
@@ -122,3 +134,8 @@ class RobotFitting(TrainingModule):
         down = torch.exp(-((rows - place[..., 1:]) ** 2) / (2 * spread**2))
         blobs = (down[..., None] * across[..., None, :]).amax(1)
         return ((self.brightness[0] * blobs + self.brightness[1] - moved) ** 2).mean()
+
+
+def _before(batch: WorldModelBatch) -> Tensor:
+    """(B, H, W, 3) uint8, the frame that the chunk starts from."""
+    return batch.frames[:, -1 - batch.chunk]

@@ -258,7 +258,7 @@ class WorldModelTraining(TrainingModule):
         context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
         context = model.noise_memory(context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
-        predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
+        predicted = model.predict(path.noisy, draw.sigma, context, window.actions, window.states)
         if model.prediction == "velocity":
             error = predicted - path.velocity
         else:
@@ -306,7 +306,7 @@ class WorldModelTraining(TrainingModule):
 
     def _encode(self, batch: WorldModelBatch) -> EncodedWindow:
         return self.world_model.encode_window(
-            batch.frames, batch.actions, batch.known, batch.start, batch.latents, batch.proprio[:, 0]
+            batch.frames, batch.actions, batch.known, batch.start, batch.latents, batch.proprio
         )
 
     def _level(self, sigma: Tensor) -> Tensor:
