@@ -1,11 +1,148 @@
-"""Training a world model that is told what the robot itself is going to do."""
+"""Training a world model that is told what the robot itself is going to do, through the real command line."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tests.data.hands import write_hands
+from tests.data.synthetic import write_dataset
 from tests.models.tiny_world import following_world, pictures, random_actions, tiny_robot
+from tests.tasks.test_robot_model import CONFIG as ROBOT
+from tests.tasks.test_robot_model import SHORT
+from tests.tasks.test_world_model import CONFIG, WORLD
+from wovr.cli import main
+from wovr.data.reader import EpisodeStore
+from wovr.models.checkpoint import load_network
+from wovr.models.imagination import Imagination
+from wovr.models.robot_loading import load_robot_model
+from wovr.models.world_model import WorldModel
 from wovr.tasks.world_model import WorldModelTraining
+
+GRID = {
+    "class_path": "wovr.callbacks.imagination_grid.ImaginationGrid",
+    "init_args": {"episodes": 2, "chunks": 2, "every": 4},
+}
+
+Fit = Callable[..., int]
+
+
+def following(proprio_dim: int, checkpoint: str = "") -> dict[str, Any]:
+    """`WORLD` with a robot model, 4 numbers an action, and the head that follows the hand."""
+    world = WORLD["init_args"]
+    beside = 4 * 4 + 2 + 5 * 121 + 768  # memory's actions, row and column, offsets, the frame that followed
+    numbers = {"in_channels": 3 * 768 + beside, "out_channels": 384, "action_dim": 4 + 2 * proprio_dim}
+    more: dict[str, Any] = {
+        "backbone": {
+            **world["backbone"],
+            "init_args": {**world["backbone"]["init_args"], **numbers, "latent_frames": 2},
+        },
+        "head": "follow",
+        "head_hidden": 32,
+        "context": "channels",
+        "robot": {"class_path": "wovr.models.robot_loading.load_robot_model"},
+    }
+    if checkpoint:
+        more["robot"]["init_args"] = {"checkpoint": checkpoint}
+    return {**WORLD, "init_args": {**world, **more}}
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hands(tmp_path_factory.mktemp("hands"), size=16)
+
+
+@pytest.fixture(scope="module")
+def robot(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a robot model that guesses the grip from the picture."""
+    folder = tmp_path_factory.mktemp("robot")
+    (folder / "robot.yaml").write_text(yaml.safe_dump(ROBOT))
+    words = ["--config", str(folder / "robot.yaml"), "--data.folder", str(hands), "--out", str(folder / "run")]
+    assert main(["fit", *words, *SHORT, "--model.init_args.network.init_args.touch", "[3]"]) == 0
+    return folder / "run/checkpoints/last.ckpt"
+
+
+@pytest.fixture
+def fit(tmp_path: Path, hands: Path, robot: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
+    """`fit(out, *flags, data=...)` runs the verb in an empty working folder and returns the exit status."""
+    monkeypatch.chdir(tmp_path)
+    arguments = {"world_model": following(4, str(robot)), "warmup_steps": 2, "ema_decay": 0.5, "lr": 3e-3}
+    Path("tiny.yaml").write_text(
+        yaml.safe_dump({**CONFIG, "model": {**CONFIG["model"], "init_args": arguments}}, sort_keys=False)
+    )
+
+    def run(out: str, *flags: str, data: Path = hands) -> int:
+        return main(["fit", "--config", "tiny.yaml", "--data.folder", str(data), "--out", out, *flags])
+
+    return run
+
+
+def test_training_lowers_the_loss_and_leaves_the_robot_model_alone(
+    fit: Fit, robot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
+    step = WorldModelTraining.training_step
+
+    def spy(self: WorldModelTraining, *arguments: Any) -> torch.Tensor:
+        loss = step(self, *arguments)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(WorldModelTraining, "training_step", spy)
+    flags = ["--trainer.max_steps", "80", "--trainer.val_check_interval", "80"]
+    assert fit("run", *flags, "--model.init_args.pure_noise_share", "1") == 0
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+    world = load_network(Path("run/checkpoints/last.ckpt"), WorldModel)
+    assert world.robot is not None
+    fitted = load_robot_model(robot).state_dict()
+    assert all(torch.equal(value, fitted[name]) for name, value in world.robot.state_dict().items())
+
+
+def test_held_out_episodes_are_imagined_from_their_own_proprioception(
+    fit: Fit, hands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[np.ndarray] = []
+    start = Imagination.start
+
+    def spy(self: Imagination, *arguments: Any, **more: Any) -> None:
+        begun.extend(np.asarray(more["proprio"]))
+        start(self, *arguments, **more)
+
+    monkeypatch.setattr(Imagination, "start", spy)
+    Path("grid.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [GRID]}}))
+    short = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
+    assert fit("run", "--config", "grid.yaml", *short) == 0
+    assert list(Path("run/samples").iterdir())
+    store = EpisodeStore(hands)
+    firsts = store.first_proprio(range(len(store)))
+    assert len(begun) == 2
+    assert all((firsts == one).all(1).any() for one in begun)
+
+
+def test_a_refit_needs_no_other_robot_model(fit: Fit) -> None:
+    short = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
+    assert fit("first", *short) == 0
+    assert fit("second", "--init_from", "first/checkpoints/last.ckpt", *short) == 0
+
+
+def test_what_does_not_fit_together(fit: Fit, robot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def says(message: str, *flags: str, **arguments: Any) -> None:
+        assert fit("run", *flags, **arguments) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+    world = "--model.init_args.world_model.init_args"
+    says("set backbone.init_args.action_dim to 12", f"{world}.backbone.init_args.action_dim", "20")
+    says("nowhere.ckpt: no such file", f"{world}.robot.init_args.checkpoint", "nowhere.ckpt")
+    silent = write_dataset(tmp_path / "silent", shards=1, episodes=4, num_frames=14, size=(16, 16))
+    says("proprio", data=silent)
 
 
 def test_training_tells_the_truth_of_what_touch_decides() -> None:
