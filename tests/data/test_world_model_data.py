@@ -74,8 +74,14 @@ def test_proprioception_stands_at_the_start_and_at_every_new_frame(folder: Path,
     windows = windows_of(tmp_path)
     batch = windows.__getitems__(range(len(windows)))
     assert (batch.proprio.dtype, batch.proprio.shape) == (torch.float32, (27, 9, 5))
-    for key, start, proprio in zip(batch.keys, batch.start.tolist(), batch.proprio.numpy(), strict=True):
-        np.testing.assert_array_equal(proprio, values[int(key[-6:])][start : start + 9])
+    memory = batch.memory_proprio.shape[1]
+    assert torch.equal(batch.memory_proprio[:, -1], batch.proprio[:, 0])
+    for key, start, proprio, before in zip(
+        batch.keys, batch.start.tolist(), batch.proprio.numpy(), batch.memory_proprio.numpy(), strict=True
+    ):
+        true = values[int(key[-6:])]
+        np.testing.assert_array_equal(proprio, true[start : start + 9])
+        np.testing.assert_array_equal(before, true[np.maximum(np.arange(start + 1 - memory, start + 1), 0)])
 
 
 @pytest.mark.parametrize("cache_mb", [0.0, 0.05])  # none, the first episode and a half

@@ -34,7 +34,13 @@ def make_batch(count: int = 4, length: int = 9, size: int = 32) -> WorldModelBat
     frames = frames_to_uint8(clips(count, length, size))
     nothing = torch.zeros(count, length - 1, 4)
     return WorldModelBatch(
-        frames, nothing, nothing[..., 0] > 0, torch.zeros(count), [""] * count, torch.zeros(count, length, 0)
+        frames,
+        nothing,
+        nothing[..., 0] > 0,
+        torch.zeros(count),
+        [""] * count,
+        torch.zeros(count, length, 0),
+        torch.zeros(count, 0, 0),
     )
 
 

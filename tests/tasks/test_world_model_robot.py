@@ -23,6 +23,7 @@ from wovr.models.checkpoint import load_network
 from wovr.models.imagination import Imagination
 from wovr.models.robot_loading import load_robot_model
 from wovr.models.world_model import WorldModel
+from wovr.tasks import world_model as tasks
 from wovr.tasks.world_model import WorldModelTraining
 
 GRID = {
@@ -123,6 +124,33 @@ def test_held_out_episodes_are_imagined_from_their_own_proprioception(
     firsts = store.first_proprio(range(len(store)))
     assert len(begun) == 2
     assert all((firsts == one).all(1).any() for one in begun)
+
+
+def test_wrong_turns(tmp_path: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """They happen in training only, and leave windows without a chunk before them alone."""
+    turned: list[bool] = []
+    take = tasks.take_wrong_turns
+
+    def spy(*arguments: Any) -> Any:
+        assert arguments[0].training
+        found = take(*arguments)
+        changed = (found.context.memory != arguments[2].context.memory).flatten(1).any(1)
+        assert not changed[arguments[1].start < 8].any()
+        turned.append(bool(changed.any()))
+        return found
+
+    monkeypatch.setattr(tasks, "take_wrong_turns", spy)
+    monkeypatch.setattr(  # the robot model is barely fitted: nothing would be possible
+        "wovr.tasks.wrong_turns.wrong_course",
+        lambda courses, truth: (courses.values[:, 0], torch.ones(len(truth), dtype=torch.bool)),
+    )
+    turns = ("--model.init_args.wrong_turns", "1")
+    short = ("--trainer.max_steps", "4", "--trainer.val_check_interval", "4")
+    assert fit("run", *turns, "--data.memory", "12", *short) == 0
+    assert len(turned) == 4
+    assert any(turned)
+    assert fit("other", *turns, *short) == 2
+    assert "memory is 12 in the model and 4 in the data; set data.memory to 12" in capsys.readouterr().err
 
 
 def test_a_refit_needs_no_other_robot_model(fit: Fit) -> None:

@@ -37,6 +37,7 @@ class WorldModelBatch:
         keys: Keys of the episodes.
         proprio: (B, 1 + K, P) float32, proprioception at the last memory frame and at each new one; P is 0 where the
             episodes hold none.
+        memory_proprio: (B, M, P) float32, proprioception at each memory frame.
         latents: (B, 1 + (M + K) / 4, C, h, w) float32, the frames encoded: the first, then each group of four. None
             where they are not cached.
     """
@@ -47,6 +48,7 @@ class WorldModelBatch:
     start: Tensor
     keys: list[str]
     proprio: Tensor
+    memory_proprio: Tensor
     latents: Tensor | None = None
 
     def __len__(self) -> int:
@@ -117,15 +119,15 @@ class WorldModelWindows:
         for i in np.flatnonzero(~cached):
             frames[i] = self._decode(int(self.episodes[episode[i]]), index.frames[i])
         actions = np.stack([self._actions[e][of] for e, of in zip(episode, index.actions, strict=True)])
-        moments = start[:, None] + np.arange(self.chunk + 1)
-        proprio = np.stack([self._proprio[e][of] for e, of in zip(episode, moments, strict=True)])
+        proprio = np.stack([self._proprio[e][of[1:]] for e, of in zip(episode, index.frames, strict=True)])
         return WorldModelBatch(
             frames=torch.from_numpy(frames),
             actions=torch.from_numpy(actions),
             known=torch.from_numpy(index.actions != NO_ACTION),
             start=torch.from_numpy(start),
             keys=[self.store.entries[e].key for e in self.episodes[episode]],
-            proprio=torch.from_numpy(proprio),
+            proprio=torch.from_numpy(proprio[:, self.memory - 1 :]),
+            memory_proprio=torch.from_numpy(proprio[:, : self.memory]),
             latents=None if self.latents is None else self._latents(self.latents, episode, index.frames),
         )
 

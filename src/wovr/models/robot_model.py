@@ -111,6 +111,16 @@ class RobotModel(Network):
         return self.touch_head(frame, states.detach(), places, actions.float())
 
     @torch.no_grad()
+    def foresee(self, proprio: Tensor, actions: Tensor, frame: Tensor) -> tuple[Tensor, Courses | None]:
+        """What the recurrent network says of a chunk, and what is guessed of its `touch` numbers; None without such.
+
+        Arguments and first result as of `states`.
+        """
+        with torch.autocast(proprio.device.type, enabled=False):  # tiny, and millimetres count
+            start = self.normalise(proprio)
+            states = torch.cat([start[:, None], self.unroll(start, actions.float())], dim=1)
+            return states, self.courses(states, actions, frame) if self.touch else None
+
     def states(self, proprio: Tensor, actions: Tensor, frame: Tensor) -> Tensor:
         """Proprioception before a chunk and, predicted, after each action.
 
@@ -122,11 +132,9 @@ class RobotModel(Network):
         Returns:
             (B, 1 + K, P) float32, normalised. Of two courses that the `touch` numbers may take this is the likelier.
         """
-        with torch.autocast(proprio.device.type, enabled=False):  # tiny, and millimetres count
-            start = self.normalise(proprio)
-            states = torch.cat([start[:, None], self.unroll(start, actions.float())], dim=1)
-            if self.touch:
-                states[:, 1:, self.touch] = self.courses(states, actions, frame).likelier()
+        states, courses = self.foresee(proprio, actions, frame)
+        if courses is not None:
+            states[:, 1:, self.touch] = courses.likelier()
         return states
 
     def project(self, state: Tensor) -> tuple[Tensor, Tensor]:

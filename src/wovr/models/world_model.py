@@ -96,9 +96,7 @@ class WorldModel(Network):
         self.robot = None if robot is None else robot.requires_grad_(False)
         self.prediction = prediction
         self.chunk, self.memory = chunk, memory
-        self.reference = reference
-        self.context = context
-        self.reference_gap = reference_gap
+        self.reference, self.reference_gap, self.context = reference, reference_gap, context
         low_high = [noisy_context] * 2 if isinstance(noisy_context, int | float) else list(noisy_context)
         self.told, self.shift = told, shift
         self.sigmas = flow.sampling_sigmas(5, shift) if sigmas is None else list(sigmas)
@@ -127,9 +125,8 @@ class WorldModel(Network):
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but autoencoder and robot model, which are frozen."""
         super().train(mode)
-        for frozen in (self.autoencoder, self.robot):
-            if frozen is not None:
-                frozen.eval()
+        for frozen in filter(None, (self.autoencoder, self.robot)):
+            frozen.eval()
         return self
 
     def compile_parts(self, device: torch.device) -> None:
@@ -143,9 +140,8 @@ class WorldModel(Network):
         """
         check_compiler(device)
         self.backbone.compile_blocks()
-        for head in (self.copy_head, self.follow_head):
-            if head is not None:
-                head.compile()
+        for head in filter(None, (self.copy_head, self.follow_head)):
+            head.compile()
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
@@ -186,7 +182,8 @@ class WorldModel(Network):
         memory, actions = self._fill_memory(memory, memory_actions)
         latents = self._encode(reference, memory)
         clean = self.neutral.new_zeros(len(memory))
-        return Context(latents, reference, memory, actions, age.to(self.neutral), clean, self._proprio(proprio, clean))
+        begin = check_proprio(proprio, self.proprio_dim, clean)
+        return Context(latents, reference, memory, actions, age.to(self.neutral), clean, begin)
 
     @torch.no_grad()
     def encode_window(
@@ -216,15 +213,13 @@ class WorldModel(Network):
         actions = torch.where(known[..., None], actions, self.neutral)
         reference, memory, new = torch.split(frames, [1, self.memory_slots, self.chunk], dim=1)
         memory, memory_actions = self._fill_memory(memory, actions[:, : self.memory_slots])
-        # In one go, because the latents of some autoencoders depend on the frames before them.
-        encoded = (
-            self._encode(reference[:, 0], torch.cat([memory, new], dim=1))
-            if latents is None
-            else latents.transpose(1, 2)
-        )
+        if latents is None:  # in one go: those of some autoencoders depend on the frames before
+            encoded = self._encode(reference[:, 0], torch.cat([memory, new], dim=1))
+        else:
+            encoded = latents.transpose(1, 2)
         seen, target = torch.split(encoded, [1 + self.memory_latents, self.new_latents], dim=2)
         age, new_actions = start.to(self.neutral), actions[:, self.memory_slots :]
-        begin = self._proprio(None if proprio is None else proprio[:, 0], age)
+        begin = check_proprio(None if proprio is None else proprio[:, 0], self.proprio_dim, age)
         context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), begin)
         states = self.robot_states(context, new_actions)
         if self.robot is not None and states is not None and proprio is not None:
@@ -314,7 +309,12 @@ class WorldModel(Network):
 
     @torch.no_grad()
     def sample_chunk(
-        self, context: Context, actions: Tensor, noise: Tensor, sigmas: Sequence[float] | None = None
+        self,
+        context: Context,
+        actions: Tensor,
+        noise: Tensor,
+        sigmas: Sequence[float] | None = None,
+        states: Tensor | None = None,
     ) -> Tensor:
         """Imagine the latents of a chunk: Euler steps from noise, the context being shown at every step.
 
@@ -323,12 +323,14 @@ class WorldModel(Network):
             actions: (B, K, A) float in [-1, 1].
             noise: (B, C, n, h, w) float32, standard normal.
             sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
+            states: As of `predict`.
 
         Returns:
             (B, C, n, h, w) float32.
         """
         levels = [*(self.sigmas if sigmas is None else sigmas), 0.0]
-        latents, states = noise, self.robot_states(context, actions)
+        latents = noise
+        states = self.robot_states(context, actions) if states is None else states
         for sigma, next_sigma in pairwise(levels):
             velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, states)
             latents = flow.euler_step(latents, velocity, sigma, next_sigma)
@@ -337,9 +339,7 @@ class WorldModel(Network):
     @torch.no_grad()
     def decode_chunk(self, context: Context, latents: Tensor) -> Tensor:
         """Decode the latents of a chunk: (B, C, n, h, w) -> (B, K, H, W, 3) uint8."""
-        reference = None
-        if self.autoencoder.uses_reference:
-            reference = frames_to_float(context.reference[:, None])[:, :, 0]  # (B, 3, H, W)
+        reference = frames_to_float(context.reference[:, None])[:, :, 0] if self.autoencoder.uses_reference else None
         if not self.autoencoder.groupwise:
             frames = self.autoencoder.decode(torch.cat([context.latents, latents], dim=2), reference)
             return frames_to_uint8(frames[:, :, -self.chunk :])
@@ -347,7 +347,9 @@ class WorldModel(Network):
         return frames_to_uint8(torch.cat(groups, dim=2))
 
     @torch.no_grad()
-    def advance(self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor) -> Context:
+    def advance(
+        self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor, states: Tensor | None = None
+    ) -> Context:
         """The context of the next chunk.
 
         Args:
@@ -355,6 +357,7 @@ class WorldModel(Network):
             actions: (B, K, A) float, of this chunk.
             latents: (B, C, n, h, w) float32, what `sample_chunk` made of them.
             frames: (B, K, H, W, 3) uint8, what `decode_chunk` made of those.
+            states: As of `predict`.
         """
         memory, memory_actions = self._fill_memory(
             torch.cat([context.memory, frames], dim=1), torch.cat([context.actions, actions], dim=1)
@@ -369,7 +372,7 @@ class WorldModel(Network):
         else:
             seen = self._encode(context.reference, memory)
         age = context.age + self.chunk
-        states = self.robot_states(context, actions)
+        states = self.robot_states(context, actions) if states is None else states
         proprio = context.proprio if self.robot is None or states is None else self.robot.restore(states[:, -1])
         return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, proprio=proprio)
 
@@ -380,9 +383,6 @@ class WorldModel(Network):
 
     def _fill_memory(self, memory: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         return fill_memory(memory[:, -self.memory :], actions[:, -self.memory :], self.memory_slots, self.neutral)
-
-    def _proprio(self, proprio: Tensor | None, like: Tensor) -> Tensor:
-        return check_proprio(proprio, self.proprio_dim, like)
 
     def _time(self, context: Context, sigma: Tensor) -> Tensor:
         """(B, T): 0 for the reference, 0 or (told) its own noise level for the memory, sigma for what is new."""

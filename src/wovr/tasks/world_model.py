@@ -30,6 +30,7 @@ from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
 from wovr.tasks.ghosting import Ghosts, add_ghosts, draw_ghosts
 from wovr.tasks.muon import MuonAdamW
+from wovr.tasks.wrong_turns import take_wrong_turns
 
 LEVELS = 4
 """Ranges of noise levels that the loss is logged for, each as likely as the others."""
@@ -78,6 +79,9 @@ class WorldModelTraining(TrainingModule):
             decided that the context decides; the rest get levels as usual.
         ghosting: Share of windows in whose memory another picture shines through, so that the network learns to take
             away what it drew by halves; see `wovr.tasks.ghosting`.
+        wrong_turns: Share of the windows before which a closing hand could have held something or not, that are trained
+            with a memory imagined under the outcome that was not true; see `wovr.tasks.wrong_turns`. Needs a robot
+            model with `touch`, and data.memory a chunk longer than the model's.
         muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
             null for AdamW throughout.
         lr: Highest learning rate.
@@ -98,6 +102,7 @@ class WorldModelTraining(TrainingModule):
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
         ghosting: float = 0.0,
+        wrong_turns: float = 0.0,
         muon_lr: float | None = None,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
@@ -115,6 +120,7 @@ class WorldModelTraining(TrainingModule):
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
         self.ghosting = ghosting
+        self.wrong_turns = wrong_turns
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
@@ -122,9 +128,15 @@ class WorldModelTraining(TrainingModule):
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
                 "give a number in (0, 1] with prediction data, null with prediction velocity",
             )
-        for name, share in {"pure_noise_share": pure_noise_share, "ghosting": ghosting}.items():
+        shares = {"pure_noise_share": pure_noise_share, "ghosting": ghosting, "wrong_turns": wrong_turns}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise UserError(f"{name} is {share}", "give a number in [0, 1]")
+        if wrong_turns and (world_model.robot is None or not world_model.robot.touch or cache_latents):
+            raise UserError(
+                f"wrong_turns is {wrong_turns}",
+                "give 0, or a robot model with touch, and cache_latents false",
+            )
         if huber_scale is not None and not (len(huber_scale) == 2 and huber_scale[0] >= huber_scale[1] > 0):
             raise UserError(f"huber_scale is {huber_scale}", "give [first, last] above 0, falling, or null for squares")
         if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -156,7 +168,8 @@ class WorldModelTraining(TrainingModule):
             check_equal("proprio_dim", model.proprio_dim, data.store.proprio_dim, remedy)
             if not model.robot.spread.any():
                 raise UserError("the robot model was never fitted", "fit one first: wovr fit --config conf/robot.yaml")
-        check_equal("memory", model.memory_slots, data.memory, f"set data.memory to {model.memory_slots}")
+        reach = model.memory_slots + (model.chunk if self.wrong_turns else 0)
+        check_equal("memory", reach, data.memory, f"set data.memory to {reach}")
         model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
         if self.ema_decay is not None and self.device_mesh is not None:
             raise UserError("ema_decay cannot be had with weights that are sharded", "set ema_decay to null")
@@ -195,6 +208,8 @@ class WorldModelTraining(TrainingModule):
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         window = self._encode(batch)
+        if self.wrong_turns:
+            window = take_wrong_turns(self.world_model, batch, window, self.wrong_turns)
         draw = self.draw(window, self.pure_noise_share, self.ghosting)
         losses = self.losses(window, draw, self.huber_scale_at(self.global_step))
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
@@ -305,8 +320,15 @@ class WorldModelTraining(TrainingModule):
         checkpoint[KEY]["weights"] = "averaged" if AVERAGED in checkpoint else "last"
 
     def _encode(self, batch: WorldModelBatch) -> EncodedWindow:
-        return self.world_model.encode_window(
-            batch.frames, batch.actions, batch.known, batch.start, batch.latents, batch.proprio
+        model = self.world_model
+        seen = model.memory_slots + model.chunk  # of the frames after the reference
+        return model.encode_window(
+            torch.cat([batch.frames[:, :1], batch.frames[:, -seen:]], dim=1),
+            batch.actions[:, -seen:],
+            batch.known[:, -seen:],
+            batch.start,
+            batch.latents,
+            batch.proprio,
         )
 
     def _level(self, sigma: Tensor) -> Tensor:
