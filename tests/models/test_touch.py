@@ -48,9 +48,8 @@ def test_the_likelier_course() -> None:
 
 
 def test_crops_are_cut_out_where_the_hand_is() -> None:
-    """At places where points of the crop fall on pixels, they are those pixels."""
+    """Against the mean of the four pixels around each point, weighted by how near they are."""
     touch, (frame, *_) = head(), inputs(2)
-    # Points are 2 REACH / (SIDE - 1) apart, pixels 2 / 64; choose a picture of as many pixels that they agree.
     step = 2 * REACH / (SIDE - 1)
     points = (torch.arange(64) + 0.5) * 2 / 64 - 1
     row, column = 30, 21

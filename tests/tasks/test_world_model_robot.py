@@ -126,7 +126,7 @@ def test_held_out_episodes_are_imagined_from_their_own_proprioception(
     assert all((firsts == one).all(1).any() for one in begun)
 
 
-def test_wrong_turns(tmp_path: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_wrong_turns(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """They happen in training only, and leave windows without a chunk before them alone."""
     turned: list[bool] = []
     take = tasks.take_wrong_turns

@@ -13,7 +13,7 @@ from wovr.tasks import wrong_turns
 from wovr.tasks.world_model import WorldModelTraining
 from wovr.tasks.wrong_turns import take_wrong_turns, wrong_course
 
-STARTS = torch.tensor([20, 4, 8, 30])
+STARTS = torch.tensor([20, 4, 8, 9])
 
 
 def world() -> WorldModel:
@@ -24,10 +24,11 @@ def two_chunks() -> WorldModelBatch:
     """Windows whose memory, 12 frames, reaches back a chunk of 8 and the model's memory of 4."""
     count, generator = len(STARTS), torch.Generator().manual_seed(5)
     proprio = torch.randn(count, 20, 5, generator=generator)
+    reached = STARTS[:, None] + torch.arange(-11, 9)  # by an action, unless it is the first frame or before
     return WorldModelBatch(
         frames=pictures(count, 21),
         actions=random_actions(count, 20),
-        known=torch.ones(count, 20, dtype=torch.bool),
+        known=reached > 0,
         start=STARTS,
         keys=["one"] * count,
         proprio=proprio[:, 11:],
@@ -63,8 +64,10 @@ def test_the_memory_is_what_the_model_imagines_under_the_wrong_course(monkeypatc
     torch.manual_seed(7)
     torch.rand(4)
     noise = torch.randn(4, *model.latent_shape((SIZE, SIZE)))
+    memory_actions = batch.actions[:, :4].clone()
+    memory_actions[~batch.known[:, :4]] = model.neutral
     context = model.encode_context(
-        batch.frames[:, 0], batch.frames[:, 1:5], batch.actions[:, :4], STARTS - 8, batch.memory_proprio[:, 3]
+        batch.frames[:, 0], batch.frames[:, 1:5], memory_actions, STARTS - 8, batch.memory_proprio[:, 3]
     )
     earlier = batch.actions[:, 4:12]
     states = robot.states(context.proprio, earlier, context.memory[:, -1])

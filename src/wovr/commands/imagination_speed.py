@@ -160,7 +160,8 @@ class _Bench:
         model, parts = self.model, {}
         context, actions, noise = random_inputs(model, batch, self.image_size)
         with self._autocast():
-            latents = model.sample_chunk(context, actions, noise, [1.0])
+            states = model.robot_states(context, actions)  # once a chunk: what follows times it with denoising
+            latents = model.sample_chunk(context, actions, noise, [1.0], states)
             frames = model.decode_chunk(context, latents)
             decode = self._time(lambda: model.decode_chunk(context, latents))
             history = model.history
@@ -168,7 +169,7 @@ class _Bench:
             try:
                 for kind in kinds:
                     model.history = kind  # type: ignore[assignment]
-                    parts[kind] = self._time(lambda: model.advance(context, actions, latents, frames))
+                    parts[kind] = self._time(lambda: model.advance(context, actions, latents, frames, states))
             finally:
                 model.history = history
             denoise = []

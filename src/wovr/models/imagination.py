@@ -147,9 +147,10 @@ class Imagination:
         act = self._tensor(actions).float()
         noise = self.noise() if noise is None else noise
         with self._autocast():
-            latents = self.model.sample_chunk(state.context, act, noise.to(self.device), self.sigmas)
+            states = self.model.robot_states(state.context, act)
+            latents = self.model.sample_chunk(state.context, act, noise.to(self.device), self.sigmas, states)
             frames = self.model.decode_chunk(state.context, latents)
-            context = self.model.advance(state.context, act, latents, frames)
+            context = self.model.advance(state.context, act, latents, frames, states)
         self._state = ImaginationState(context, state.seeds, state.chunks + 1)
         return frames
 

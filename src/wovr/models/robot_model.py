@@ -97,6 +97,13 @@ class RobotModel(Network):
             states.append(state)
         return torch.stack(states, dim=1)
 
+    @torch.no_grad()
+    def foresee(self, proprio: Tensor, actions: Tensor) -> Tensor:
+        """What the recurrent network says of a chunk; arguments and result as of `states`."""
+        with torch.autocast(proprio.device.type, enabled=False):  # tiny, and millimetres count
+            start = self.normalise(proprio)
+            return torch.cat([start[:, None], self.unroll(start, actions.float())], dim=1)
+
     def courses(self, states: Tensor, actions: Tensor, frame: Tensor) -> Courses:
         """Guess the `touch` numbers of a chunk; only with some.
 
@@ -106,35 +113,31 @@ class RobotModel(Network):
             frame: (B, H, W, 3) uint8, before the chunk.
         """
         assert self.touch_head is not None
-        with torch.no_grad():
-            places, _ = self.project(states)
-        return self.touch_head(frame, states.detach(), places, actions.float())
+        with torch.autocast(states.device.type, enabled=False):
+            states = states.detach().float()
+            with torch.no_grad():
+                places, _ = self.project(states)
+            return self.touch_head(frame, states, places, actions.float())
 
     @torch.no_grad()
-    def foresee(self, proprio: Tensor, actions: Tensor, frame: Tensor) -> tuple[Tensor, Courses | None]:
-        """What the recurrent network says of a chunk, and what is guessed of its `touch` numbers; None without such.
-
-        Arguments and first result as of `states`.
-        """
-        with torch.autocast(proprio.device.type, enabled=False):  # tiny, and millimetres count
-            start = self.normalise(proprio)
-            states = torch.cat([start[:, None], self.unroll(start, actions.float())], dim=1)
-            return states, self.courses(states, actions, frame) if self.touch else None
-
-    def states(self, proprio: Tensor, actions: Tensor, frame: Tensor) -> Tensor:
+    def states(self, proprio: Tensor, actions: Tensor, frame: Tensor, after: Tensor | None = None) -> Tensor:
         """Proprioception before a chunk and, predicted, after each action.
 
         Args:
             proprio: (B, P) float32 before the first one, in the robot's units.
             actions: (B, K, A) float in [-1, 1].
             frame: (B, H, W, 3) uint8, before the chunk; only `touch` looks at it.
+            after: (B, K, P) float, true proprioception after each action, for its `touch` numbers to be taken from
+                there and not guessed; None to guess them.
 
         Returns:
             (B, 1 + K, P) float32, normalised. Of two courses that the `touch` numbers may take this is the likelier.
         """
-        states, courses = self.foresee(proprio, actions, frame)
-        if courses is not None:
-            states[:, 1:, self.touch] = courses.likelier()
+        states = self.foresee(proprio, actions)
+        if self.touch and after is not None:
+            states[:, 1:, self.touch] = self.normalise(after.to(states))[..., self.touch]
+        elif self.touch:
+            states[:, 1:, self.touch] = self.courses(states, actions, frame).likelier()
         return states
 
     def project(self, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class WorldModel(Network):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
-        self.robot = None if robot is None else robot.requires_grad_(False)
+        self.robot = None if robot is None else robot.requires_grad_(False).eval()
         self.prediction = prediction
         self.chunk, self.memory = chunk, memory
         self.reference, self.reference_gap, self.context = reference, reference_gap, context
@@ -221,23 +221,23 @@ class WorldModel(Network):
         age, new_actions = start.to(self.neutral), actions[:, self.memory_slots :]
         begin = check_proprio(None if proprio is None else proprio[:, 0], self.proprio_dim, age)
         context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), begin)
-        states = self.robot_states(context, new_actions)
-        if self.robot is not None and states is not None and proprio is not None:
-            # Told the truth of what cannot be known, it draws that and not the mean of what may be.
-            states[..., self.robot.touch] = self.robot.normalise(proprio.to(states))[..., self.robot.touch]
+        # Told the truth of what cannot be known, it draws that and not the mean of what may be.
+        states = self.robot_states(context, new_actions, None if proprio is None else proprio[:, 1:])
         return EncodedWindow(context, target, new_actions, states)
 
-    def robot_states(self, context: Context, actions: Tensor) -> Tensor | None:
+    def robot_states(self, context: Context, actions: Tensor, after: Tensor | None = None) -> Tensor | None:
         """Normalised proprioception before a chunk and, predicted, after each action of it.
 
         Args:
             context: Before the chunk.
             actions: (B, K, A) float in [-1, 1].
+            after: (B, K, P) float, true proprioception, see `RobotModel.states`; None in imagination.
 
         Returns:
             (B, 1 + K, P) float32; None without a robot model.
         """
-        return None if self.robot is None else self.robot.states(context.proprio, actions, context.memory[:, -1])
+        frame = context.memory[:, -1]
+        return None if self.robot is None else self.robot.states(context.proprio, actions, frame, after)
 
     def noise_memory(self, context: Context, sigma: Tensor, noise: Tensor) -> Context:
         """Noisy context: put noise on the memory latents, not on the reference.

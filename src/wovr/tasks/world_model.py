@@ -173,6 +173,8 @@ class WorldModelTraining(TrainingModule):
         model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
         if self.ema_decay is not None and self.device_mesh is not None:
             raise UserError("ema_decay cannot be had with weights that are sharded", "set ema_decay to null")
+        if self.wrong_turns and self.device_mesh is not None:  # some processes would imagine and others not
+            raise UserError("wrong_turns cannot be had with weights that are sharded", "set wrong_turns to 0")
         if self.cache_latents:
             data.use_latents(LatentCache(data.store, model.autoencoder))
         if self.pretrained is not None and stage == "fit":

@@ -36,6 +36,7 @@ def wrong_course(courses: Courses, truth: Tensor) -> tuple[Tensor, Tensor]:
     return wrong, (off.amax(1) > APART) & (off.amin(1) < APART)
 
 
+@torch.no_grad()
 def take_wrong_turns(model: WorldModel, batch: WorldModelBatch, window: EncodedWindow, share: float) -> EncodedWindow:
     """The window with imagined memory where the chunk before it could have gone the other way.
 
@@ -47,32 +48,28 @@ def take_wrong_turns(model: WorldModel, batch: WorldModelBatch, window: EncodedW
     """
     robot = model.robot
     assert robot is not None
-    chunk, slots = model.chunk, model.memory_slots
-    proprio = torch.cat([batch.memory_proprio[:, slots - 1 :], batch.proprio[:, 1:]], dim=1)  # from a chunk before on
-    before = model.encode_window(
-        batch.frames[:, : 1 + slots + chunk],
-        batch.actions[:, : slots + chunk],
-        batch.known[:, : slots + chunk],
-        batch.start - chunk,
-        proprio=proprio[:, : 1 + chunk],
-    )
-    states, courses = robot.foresee(before.context.proprio, before.actions, before.context.memory[:, -1])
-    assert courses is not None
-    truth = robot.normalise(proprio)[..., robot.touch]
-    wrong, possible = wrong_course(courses, truth[:, 1 : 1 + chunk])
-    turns = possible & (batch.start >= chunk) & (torch.rand(len(possible), device=possible.device) < share)
+    slots, until = model.memory_slots, model.memory_slots + model.chunk
+    begin, frame = batch.memory_proprio[:, slots - 1], batch.frames[:, slots]  # a chunk before the window's start
+    actions = batch.actions[:, slots:until]
+    states = robot.foresee(begin, actions)
+    truth = robot.normalise(batch.memory_proprio[:, slots:])[..., robot.touch]
+    states[:, 1:, robot.touch], possible = wrong_course(robot.courses(states, actions, frame), truth)
+    possible &= batch.start >= model.chunk
+    turns = possible & (torch.rand(len(possible), device=possible.device) < share)
     if not turns.any():
         return window
-    states[:, 1:, robot.touch] = wrong
-    noise = torch.randn(window.new.shape, device=window.new.device)
     # All windows, not only those that turn: batches of ever new sizes would be compiled anew.
-    latents = model.sample_chunk(before.context, before.actions, noise, states=states)
-    frames = model.decode_chunk(before.context, latents)
-    imagined = model.advance(before.context, before.actions, latents, frames, states)
-    told = model.robot_states(imagined, window.actions)
+    earlier = torch.where(batch.known[:, :slots, None], batch.actions[:, :slots], model.neutral)
+    before = model.encode_context(
+        batch.frames[:, 0], batch.frames[:, 1 : 1 + slots], earlier, batch.start - model.chunk, begin
+    )
+    noise = torch.randn(window.new.shape, device=window.new.device)
+    latents = model.sample_chunk(before, actions, noise, states=states)
+    frames = model.decode_chunk(before, latents)
+    imagined = model.advance(before, actions, latents, frames, states)
+    told = model.robot_states(imagined, window.actions, batch.proprio[:, 1:])
     assert told is not None
     assert window.states is not None
-    told[:, 1:, robot.touch] = truth[:, 1 + chunk :]
 
     def mixed(turned: Tensor, straight: Tensor) -> Tensor:
         return torch.where(turns.view(-1, *[1] * (straight.ndim - 1)), turned, straight)
