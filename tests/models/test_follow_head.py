@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.follow_head import (
+    ASIDE,
     COARSE,
     COARSE_WIDTH,
     FINE,
@@ -64,6 +65,14 @@ def pictures_of(patches: Tensor) -> Tensor:
         for x in range(WIDTH):
             pictures[..., y, x] = patches[:, :, y // PATCH, x // PATCH, y % PATCH, x % PATCH]
     return pictures
+
+
+def aside_of(frames: Tensor, by: int) -> Tensor:
+    """(B, 3, 4, H, W) -> (B, 3, H, W), the last of them moved to the right, pixel by pixel; the border goes on."""
+    moved = torch.zeros(BATCH, 3, HEIGHT, WIDTH)
+    for x in range(WIDTH):
+        moved[..., x] = frames[:, :, -1, :, min(max(x - by, 0), WIDTH - 1)]
+    return moved
 
 
 def test_a_shift_by_whole_pixels_shifts_the_last_frame() -> None:
@@ -132,10 +141,12 @@ def test_where_nothing_is_drawn_the_biases_blend(reference: bool) -> None:
     blend = head(answer, cues, of_reference, last)
     assert blend.dtype == torch.float32
     found = torch.cat([autoencoder.decode_group(group) for group in blend.unbind(2)], dim=2).transpose(1, 2)
-    shares = [math.exp(bias) for bias in (0, COPY_BIAS, FOLLOW_BIAS, 0)[: 3 + reference]]
+    shares = [math.exp(bias) for bias in (0, COPY_BIAS, FOLLOW_BIAS, 0, 0, 0)[: 5 + reference]]
     expected = shares[1] * frames[:, None, :, -1] + shares[2] * pictures_of(cues.followed)
     if reference:
-        expected = expected + shares[3] * first[:, None, :, -1]
+        expected = expected + shares[-3] * first[:, None, :, -1]
+    for place, by in ((-2, ASIDE), (-1, -ASIDE)):
+        expected = expected + shares[place] * aside_of(frames, by)[:, None]
     torch.testing.assert_close(found, expected / sum(shares), atol=1e-5, rtol=1e-4)
 
 
@@ -156,21 +167,22 @@ def test_colours_of_a_pixel_vote_for_its_sources() -> None:
     followed = pictures_of(cues.followed)
     scale, shift = head.draw.bias.detach()[-2 * KEYS :].split(KEYS)
     for b, k, y, x in [(0, 0, 3, 4), (0, 3, 7, 11), (1, 5, 0, 0), (1, 7, 4, 6)]:
-        colours = torch.stack([frames[b, :, -1, y, x], followed[b, k, :, y, x], first[b, :, -1, y, x]])
+        still = [frames[b, :, -1, y, x], followed[b, k, :, y, x], first[b, :, -1, y, x]]
+        colours = torch.stack([*still, *(aside_of(frames, by)[b, :, y, x] for by in (ASIDE, -ASIDE))])
         gated = []
         for key in range(KEYS):
             seen = head.key.bias[key].item() + sum(
-                head.key.weight[key, 3 * s + c].item() * colours[s, c].item() for s in range(3) for c in range(3)
+                head.key.weight[key, 3 * s + c].item() * colours[s, c].item() for s in range(5) for c in range(3)
             )
             value = seen * (1 + scale[key].item()) + shift[key].item()
             gated.append(value / (1 + math.exp(-value)))
-        biases = [0, COPY_BIAS, FOLLOW_BIAS, 0]
+        biases = [0, COPY_BIAS, FOLLOW_BIAS, 0, 0, 0]
         logits = [
             bias + sum(w * g for w, g in zip(head.vote.weight[s].tolist(), gated, strict=True))
             for s, bias in enumerate(biases)
         ]
         weights = torch.tensor(logits).softmax(0)
-        expected = weights[1] * colours[0] + weights[2] * colours[1] + weights[3] * colours[2]
+        expected = sum(weight * colour for weight, colour in zip(weights[1:], colours, strict=True))
         torch.testing.assert_close(found[b, k, :, y, x], expected, atol=1e-4, rtol=1e-3)
 
 

@@ -2,7 +2,8 @@
 
 The hand and what it holds cover few pixels and carry all that matters. A robot model says where in the picture the hand
 will be, so most of what moves can be copied from the last frame, shifted and scaled, and what is drawn anew is drawn
-relative to the hand: the same weights draw it wherever it is.
+relative to the hand: the same weights draw it wherever it is. What the hand hid, and no picture shows, is mostly what
+the picture shows beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ OFFSETS = len(COARSE) ** 2 + 2 * len(FINE)
 KEYS = 16
 """Features of a pixel's own colours, which vote for what it is copied from."""
 
+ASIDE = 3
+"""Pixels to the right and to the left of a finger, about its width: what is there is mostly what it hides."""
+
 FOLLOW_BIAS = 1.0
 """Logit of "copy what followed the hand" where the head says nothing yet; copying in place has COPY_BIAS."""
 
@@ -53,7 +57,7 @@ class HandCues:
 
 
 class FollowHead(nn.Module):
-    """Blends a generated colour, the last memory frame, the reference frame, and the last frame moved with the hand.
+    """Blends generated colours, the last memory frame, the same moved with the hand and moved aside, and the reference.
 
     One perceptron makes colours and weights of every patch of every frame from the backbone's features, the hand's
     offset and the patches it blends. A second one, for every pixel, adds to the weights what the pixel's colours in the
@@ -83,10 +87,10 @@ class FollowHead(nn.Module):
         self.channel_shape = autoencoder.channel_shape
         self.patch, self.reference, self.features = autoencoder.patch, reference, features
         self.pixels = self.patch**2
-        self.sources = 3 + reference
+        self.sources = 5 + reference
         self.channels = FRAMES_PER_LATENT * features
         self.channels_beside = (FRAMES_PER_LATENT + 1) * len(COARSE) ** 2 + autoencoder.latent_channels
-        seen = features + 2 * (OFFSETS + proprio_dim) + (self.sources - 1) * 3 * self.pixels
+        seen = features + 2 * (OFFSETS + proprio_dim) + (2 + reference) * 3 * self.pixels
         self.look = nn.Linear(seen, hidden)
         self.draw = nn.Linear(hidden, (3 + self.sources) * self.pixels + 2 * KEYS)
         self.key = nn.Linear(3 * (self.sources - 1), KEYS)
@@ -94,7 +98,7 @@ class FollowHead(nn.Module):
         nn.init.normal_(self.draw.weight, std=0.01)
         nn.init.zeros_(self.draw.bias)
         nn.init.normal_(self.vote.weight, std=0.01)
-        bias = [0.0, COPY_BIAS, FOLLOW_BIAS] + [0.0] * reference
+        bias = [0.0, COPY_BIAS, FOLLOW_BIAS] + [0.0] * (2 + reference)
         self.register_buffer("bias", torch.tensor(bias).view(-1, 1, 1, 1), persistent=False)
         self.register_buffer("coarse", COARSE.clone(), persistent=False)
         self.register_buffer("fine", FINE.clone(), persistent=False)
@@ -140,7 +144,8 @@ class FollowHead(nn.Module):
         """
         features = torch.unflatten(answer, 1, (FRAMES_PER_LATENT, -1)).permute(0, 3, 1, 4, 5, 2).flatten(1, 2)
         frames = [self._patches(latent)[:, None] for latent in ((last, reference) if self.reference else (last,))]
-        sources = [frames[0], cues.followed, *frames[1:]]  # (B, K or 1, h, w, p, p, 3) each
+        # (B, K or 1, h, w, p, p, 3) each
+        sources = [frames[0], cues.followed, *frames[1:], *self._aside(last)]
         states = cues.states[:, :, None, None].expand(-1, -1, *cues.followed.shape[2:4], -1)
         still = [frame.flatten(4) for frame in frames]
         seen = [
@@ -199,7 +204,7 @@ class FollowHead(nn.Module):
     def _move(self, place: Tensor, depth: Tensor, last: Tensor) -> Tensor:
         """Places (B, 1 + K, 2) in patches, depths (B, 1 + K), latent (B, C, h, w) -> (B, K, h, w, p, p, 3)."""
         count, new = len(place), place.shape[1] - 1
-        picture = self._patches(last).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)  # (B, 3, H, W)
+        picture = self._picture(last)
         height, width = picture.shape[-2:]
         ys, xs = ((torch.arange(side, device=place.device) + 0.5) / self.patch for side in (height, width))
         pixels = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1)  # (H, W, 2): x, y in patches
@@ -212,8 +217,21 @@ class FollowHead(nn.Module):
             padding_mode="border",
             align_corners=False,
         )  # (B * K, 3, H, W)
-        rows = torch.unflatten(torch.unflatten(moved, 0, (count, new)), 3, (-1, self.patch))
-        return torch.unflatten(rows, 5, (-1, self.patch)).permute(0, 1, 3, 5, 4, 6, 2)
+        return torch.unflatten(self._cut(moved), 0, (count, new))
+
+    def _aside(self, last: Tensor) -> list[Tensor]:
+        """The last frame moved to the right and to the left: (B, C, h, w) -> (B, 1, h, w, p, p, 3) each."""
+        wide = nn.functional.pad(self._picture(last), (ASIDE, ASIDE, 0, 0), mode="replicate")
+        return [self._cut(wide[..., : -2 * ASIDE])[:, None], self._cut(wide[..., 2 * ASIDE :])[:, None]]
+
+    def _picture(self, latent: Tensor) -> Tensor:
+        """The last frame of a latent frame: (B, C, h, w) -> (B, 3, H, W) float32."""
+        return self._patches(latent).permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    def _cut(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, h, w, p, p, 3)."""
+        rows = torch.unflatten(torch.unflatten(pictures, 2, (-1, self.patch)), 4, (-1, self.patch))
+        return rows.permute(0, 2, 4, 3, 5, 1)
 
     def _patches(self, latent: Tensor) -> Tensor:
         """The last frame of a latent frame: (B, C, h, w) -> (B, h, w, p, p, 3) float32."""
