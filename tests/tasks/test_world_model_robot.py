@@ -153,6 +153,31 @@ def test_wrong_turns(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     assert "memory is 12 in the model and 4 in the data; set data.memory to 12" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model.init_args.ema_decay", "0.9"], "weights that are sharded; set ema_decay to null"),
+        (
+            ["--model.init_args.ema_decay", "null", "--model.init_args.wrong_turns", "0.5", "--data.memory", "12"],
+            "weights that are sharded; set wrong_turns to 0",
+        ),
+        (
+            ["--model.init_args.ema_decay", "null", "--model.init_args.muon_lr", "0.01"],
+            "weights that are sharded; set muon_lr to null",
+        ),
+    ],
+)
+def test_what_cannot_be_had_with_sharded_weights(
+    fit: Fit, flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tasks.WorldModelTraining, "device_mesh", {"data_parallel": None})  # as under FSDP
+    monkeypatch.setattr(tasks.WorldModelTraining, "configure_model", lambda _: None)
+    assert fit("run", *flags) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_refit_needs_no_other_robot_model(fit: Fit) -> None:
     short = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
     assert fit("first", *short) == 0
