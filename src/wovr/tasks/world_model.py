@@ -30,7 +30,6 @@ from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
 from wovr.tasks.ghosting import Ghosts, add_ghosts, draw_ghosts
 from wovr.tasks.muon import MuonAdamW
-from wovr.tasks.occlusion import draw_strokes, paint
 from wovr.tasks.wrong_turns import take_wrong_turns
 
 LEVELS = 4
@@ -80,8 +79,6 @@ class WorldModelTraining(TrainingModule):
             decided that the context decides; the rest get levels as usual.
         ghosting: Share of windows in whose memory another picture shines through, so that the network learns to take
             away what it drew by halves; see `wovr.tasks.ghosting`.
-        occlusion: Share of windows with strokes painted over reference and memory, so that the network learns to draw
-            what a hand hid; see `wovr.tasks.occlusion`.
         wrong_turns: Share of the windows before which a closing hand could have held something or not, that are trained
             with a memory imagined under the outcome that was not true; see `wovr.tasks.wrong_turns`. Needs a robot
             model with `touch`, and data.memory a chunk longer than the model's.
@@ -105,7 +102,6 @@ class WorldModelTraining(TrainingModule):
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
         ghosting: float = 0.0,
-        occlusion: float = 0.0,
         wrong_turns: float = 0.0,
         muon_lr: float | None = None,
         lr: float = 6e-4,
@@ -124,7 +120,6 @@ class WorldModelTraining(TrainingModule):
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
         self.ghosting = ghosting
-        self.occlusion = occlusion
         self.wrong_turns = wrong_turns
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
@@ -133,7 +128,7 @@ class WorldModelTraining(TrainingModule):
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
                 "give a number in (0, 1] with prediction data, null with prediction velocity",
             )
-        for name in ("pure_noise_share", "ghosting", "occlusion", "wrong_turns"):
+        for name in ("pure_noise_share", "ghosting", "wrong_turns"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise UserError(f"{name} is {share}", "give a number in [0, 1]")
@@ -217,8 +212,6 @@ class WorldModelTraining(TrainingModule):
         window = self._encode(batch)
         if self.wrong_turns:
             window = take_wrong_turns(self.world_model, batch, window, self.wrong_turns)
-        if self.occlusion:
-            window = paint(self.world_model, window, draw_strokes(window.context.memory[:, -1], self.occlusion))
         draw = self.draw(window, self.pure_noise_share, self.ghosting)
         losses = self.losses(window, draw, self.huber_scale_at(self.global_step))
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
