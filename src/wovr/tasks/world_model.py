@@ -171,10 +171,11 @@ class WorldModelTraining(TrainingModule):
         reach = model.memory_slots + (model.chunk if self.wrong_turns else 0)
         check_equal("memory", reach, data.memory, f"set data.memory to {reach}")
         model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
-        if self.ema_decay is not None and self.device_mesh is not None:
-            raise UserError("ema_decay cannot be had with weights that are sharded", "set ema_decay to null")
-        if self.wrong_turns and self.device_mesh is not None:  # some processes would imagine and others not
-            raise UserError("wrong_turns cannot be had with weights that are sharded", "set wrong_turns to 0")
+        # Of wrong turns some processes would imagine one and others none, and wait for each other.
+        for name, off in (("ema_decay", None), ("wrong_turns", 0), ("muon_lr", None)):
+            if self.device_mesh is not None and getattr(self, name) != off:
+                remedy = f"set {name} to {'null' if off is None else off}"
+                raise UserError(f"{name} cannot be had with weights that are sharded", remedy)
         if self.cache_latents:
             data.use_latents(LatentCache(data.store, model.autoencoder))
         if self.pretrained is not None and stage == "fit":
@@ -196,8 +197,6 @@ class WorldModelTraining(TrainingModule):
         """AdamW, or with `muon_lr` Muon for the matrices of the blocks."""
         if self.muon_lr is None:
             return super().make_optimizer(parameters)
-        if self.device_mesh is not None:
-            raise UserError("muon_lr cannot be had with weights that are sharded", "set muon_lr to null")
         model = self.world_model
         hidden = [p for block in model.backbone.blocks for p in block.parameters()]
         hidden += [] if model.follow_head is None else list(model.follow_head.look.parameters())
