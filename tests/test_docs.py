@@ -1,4 +1,4 @@
-"""What README.md, the Makefile and conf/ say is so."""
+"""What README.md, docs/, the Makefile and conf/ say is so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.test_structure import ROOMS
 from wovr import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+README = PAGES["README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
@@ -32,7 +33,7 @@ def commands(text: str) -> list[str]:
 
 
 COMMANDS = sorted(
-    {*commands(README), *commands(MAKEFILE), *(line for path in CONFIGS for line in commands(path.read_text()))}
+    {line for text in (*PAGES.values(), MAKEFILE, *(path.read_text() for path in CONFIGS)) for line in commands(text)}
 )
 
 
@@ -131,8 +132,9 @@ def test_the_tree_stands_in_the_order_of_imports() -> None:
     assert rooms[3:] == [room for room in ROOMS[3:] if room in rooms]
 
 
-def test_every_path_in_the_readme_exists() -> None:
-    tables = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_in_a_page_exists(page: str) -> None:
+    tables = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", PAGES[page])
     missing = [
         path
         for path in tables
@@ -143,11 +145,29 @@ def test_every_path_in_the_readme_exists() -> None:
     assert missing == []
 
 
+def anchors(text: str) -> set[str]:
+    """What the headings of a page are linked by."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_in_a_page_leads_somewhere(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if "://" not in link]
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
 def test_make_help_lists_every_target() -> None:
     [phony] = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)) == set(phony.split())
-    assert [target for target in re.findall(r"`make ([a-z-]+)", README) if target not in phony.split()] == []
+    named = [target for text in PAGES.values() for target in re.findall(r"`make ([a-z-]+)", text)]
+    assert [target for target in named if target not in phony.split()] == []
 
 
 def test_the_environment_in_the_readme_works(tmp_path: Path) -> None:
