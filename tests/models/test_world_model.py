@@ -15,7 +15,7 @@ from wovr.functional.images import frames_to_float
 from wovr.models.autoencoders.patch import PatchAutoencoder
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import KEY, load_network, record
-from wovr.models.context import Context, beside, channels_beside
+from wovr.models.context import Context, beside, channels_beside, noise_memory, token_positions
 from wovr.models.robot_model import RobotModel
 from wovr.models.world_model import WorldModel
 
@@ -111,7 +111,7 @@ def test_noise_is_put_on_the_memory_alone() -> None:
     context = context_of(model)
     noise = torch.randn_like(context.latents[:, :, 1:])
     sigma = torch.tensor([0.25, 0.0])
-    noisy = model.noise_memory(context, sigma, noise)
+    noisy = noise_memory(context, sigma, noise)
     assert torch.equal(noisy.latents[:, :, 0], context.latents[:, :, 0])
     torch.testing.assert_close(noisy.latents[0, :, 1:], 0.75 * context.latents[0, :, 1:] + 0.25 * noise[0])
     assert torch.equal(noisy.latents[1], context.latents[1])
@@ -210,7 +210,7 @@ def test_the_reference_stands_at_its_real_distance() -> None:
     model = tiny_world(reference_gap=16)
     context = context_of(model, batch=5)
     context.age = torch.tensor([0.0, 4.0, 10.0, 63.0, 500.0])
-    position = model._position(context)
+    position = token_positions(context.age, model.memory_latents, model.new_latents, model.reference_gap)
     assert position is not None
     # The last memory frame is age / 4 latent frames from the reference, at least one and at most 16.
     assert position[:, 1].tolist() == [1, 1, 2.5, 15.75, 16]
@@ -232,8 +232,8 @@ def test_history_as_latents_or_as_frames() -> None:
         context, actions = context_of(by_latents), random_actions(2, 8)
         latents = by_latents.sample_chunk(context, actions, noise_of(by_latents))
         frames = by_latents.decode_chunk(context, latents)
-        carried = by_latents.advance(context, actions, latents, frames)
-        encoded = by_frames.advance(context, actions, latents, frames)
+        carried = by_latents.advance(context, actions, latents, frames, None)
+        encoded = by_frames.advance(context, actions, latents, frames, None)
         torch.testing.assert_close(carried.latents[:, :, 1:], latents[:, :, -1:])
         expected = by_frames.encode_context(context.reference, frames[:, -4:], actions[:, -4:])
         torch.testing.assert_close(encoded.latents, expected.latents)

@@ -20,6 +20,7 @@ from tests.tasks.test_world_model import CONFIG, WORLD
 from wovr.cli import main
 from wovr.data.reader import EpisodeStore
 from wovr.models.checkpoint import load_network
+from wovr.models.context import noise_memory
 from wovr.models.imagination import Imagination
 from wovr.models.robot_loading import load_robot_model
 from wovr.models.world_model import WorldModel
@@ -209,7 +210,7 @@ def test_training_tells_the_truth_of_what_touch_decides() -> None:
     torch.manual_seed(4)
     draw = task.draw(window)
     losses = task.losses(window, draw)
-    context = world.noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
+    context = noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
     level = draw.sigma.view(-1, 1, 1, 1, 1)
     noisy = (1 - level) * window.new + level * draw.noise
     for told, same in ((window.states, True), (world.robot_states(window.context, window.actions), False)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from wovr.errors import UserError
+from wovr.functional import flow
+from wovr.models.autoencoders.base import FRAMES_PER_LATENT
 
 
 @dataclass
@@ -61,6 +63,18 @@ class EncodedWindow:
     new: Tensor
     actions: Tensor
     states: Tensor | None
+
+
+def noise_memory(context: Context, sigma: Tensor, noise: Tensor) -> Context:
+    """Noisy context: put noise on the memory latents, not on the reference.
+
+    Args:
+        context: With clean memory.
+        sigma: (B,) float in [0, 1].
+        noise: (B, C, m, h, w) float, standard normal.
+    """
+    noisy = flow.path_sample(context.latents[:, :, 1:], noise, sigma).noisy
+    return replace(context, latents=torch.cat([context.latents[:, :, :1], noisy], dim=2), sigma=sigma)
 
 
 def beside(shown: Tensor, actions: Tensor) -> list[Tensor]:
@@ -122,6 +136,26 @@ def fill_memory(memory: Tensor, actions: Tensor, slots: int, neutral: Tensor) ->
         torch.cat([memory[:, :1].expand(-1, before, -1, -1, -1), memory], dim=1),
         torch.cat([neutral.expand(count, before, -1), actions.to(neutral)], dim=1),
     )
+
+
+def token_positions(age: Tensor, memory: int, new: int, reference_gap: int | None) -> Tensor | None:
+    """Where the latent frames of [reference, memory, new] stand in time.
+
+    Args:
+        age: (B,) float, frames from the reference to the last memory frame.
+        memory: Latent frames of the memory, m.
+        new: Latent frames of the chunk, n.
+        reference_gap: The reference is at most so many latent frames before the last memory frame; None for right
+            before the memory, whatever the real distance.
+
+    Returns:
+        (B, 1 + m + n) float, the reference at 0; None for 0, 1, 2, ...
+    """
+    if reference_gap is None:
+        return None
+    gap = (age / FRAMES_PER_LATENT).clamp(memory, reference_gap)  # of the last memory frame
+    steps = torch.arange(1 - memory, new + 1, device=gap.device)
+    return torch.cat([torch.zeros_like(gap)[:, None], gap[:, None] + steps], dim=1)
 
 
 def check_proprio(proprio: Tensor | None, needed: int, like: Tensor) -> Tensor:

@@ -147,10 +147,7 @@ class Imagination:
         act = self._tensor(actions).float()
         noise = self.noise() if noise is None else noise
         with self._autocast():
-            states = self.model.robot_states(state.context, act)
-            latents = self.model.sample_chunk(state.context, act, noise.to(self.device), self.sigmas, states)
-            frames = self.model.decode_chunk(state.context, latents)
-            context = self.model.advance(state.context, act, latents, frames, states)
+            frames, context = self.model.imagine(state.context, act, noise.to(self.device), self.sigmas)
         self._state = ImaginationState(context, state.seeds, state.chunks + 1)
         return frames
 

@@ -21,7 +21,7 @@ from wovr.models.assembly import check_backbone, check_compiler, check_numbers, 
 from wovr.models.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
 from wovr.models.backbones.base import Backbone
 from wovr.models.checkpoint import Network
-from wovr.models.context import Context, EncodedWindow, beside, check_proprio, fill_memory, with_states
+from wovr.models.context import Context, EncodedWindow, beside, check_proprio, fill_memory, token_positions, with_states
 from wovr.models.robot_model import RobotModel
 from wovr.types import CHUNK
 
@@ -239,17 +239,6 @@ class WorldModel(Network):
         frame = context.memory[:, -1]
         return None if self.robot is None else self.robot.states(context.proprio, actions, frame, after)
 
-    def noise_memory(self, context: Context, sigma: Tensor, noise: Tensor) -> Context:
-        """Noisy context: put noise on the memory latents, not on the reference.
-
-        Args:
-            context: With clean memory.
-            sigma: (B,) float in [0, 1].
-            noise: (B, C, m, h, w) float, standard normal.
-        """
-        noisy = flow.path_sample(context.latents[:, :, 1:], noise, sigma).noisy
-        return replace(context, latents=torch.cat([context.latents[:, :, :1], noisy], dim=2), sigma=sigma)
-
     def predict(
         self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, states: Tensor | None = None
     ) -> Tensor:
@@ -291,7 +280,7 @@ class WorldModel(Network):
                 torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
                 self._time(context, sigma),
                 with_states(torch.cat([*earlier, actions], dim=1), states),
-                self._position(context),
+                token_positions(context.age, self.memory_latents, self.new_latents, self.reference_gap),
                 reference=self.reference,
                 new=self.new_latents,
             )
@@ -306,6 +295,25 @@ class WorldModel(Network):
         """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
         answer = self.predict(noisy, sigma, context, actions, states)
         return answer if self.prediction == "velocity" else flow.velocity_from_clean(noisy, answer, sigma)
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        context: Context,
+        actions: Tensor,
+        noise: Tensor,
+        sigmas: Sequence[float] | None = None,
+        states: Tensor | None = None,
+    ) -> tuple[Tensor, Context]:
+        """Imagine a chunk: `sample_chunk`, whose arguments these are, `decode_chunk` and `advance`.
+
+        Returns:
+            (B, K, H, W, 3) uint8, the frame that each action produced; the context of the next chunk.
+        """
+        states = self.robot_states(context, actions) if states is None else states
+        latents = self.sample_chunk(context, actions, noise, sigmas, states)
+        frames = self.decode_chunk(context, latents)
+        return frames, self.advance(context, actions, latents, frames, states)
 
     @torch.no_grad()
     def sample_chunk(
@@ -323,15 +331,13 @@ class WorldModel(Network):
             actions: (B, K, A) float in [-1, 1].
             noise: (B, C, n, h, w) float32, standard normal.
             sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
-            states: As of `predict`.
+            states: As of `predict`, which without them asks for them at every step.
 
         Returns:
             (B, C, n, h, w) float32.
         """
-        levels = [*(self.sigmas if sigmas is None else sigmas), 0.0]
         latents = noise
-        states = self.robot_states(context, actions) if states is None else states
-        for sigma, next_sigma in pairwise(levels):
+        for sigma, next_sigma in pairwise([*(self.sigmas if sigmas is None else sigmas), 0.0]):
             velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, states)
             latents = flow.euler_step(latents, velocity, sigma, next_sigma)
         return latents
@@ -348,7 +354,7 @@ class WorldModel(Network):
 
     @torch.no_grad()
     def advance(
-        self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor, states: Tensor | None = None
+        self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor, states: Tensor | None
     ) -> Context:
         """The context of the next chunk.
 
@@ -357,7 +363,7 @@ class WorldModel(Network):
             actions: (B, K, A) float, of this chunk.
             latents: (B, C, n, h, w) float32, what `sample_chunk` made of them.
             frames: (B, K, H, W, 3) uint8, what `decode_chunk` made of those.
-            states: As of `predict`.
+            states: (B, 1 + K, P) float32, what `robot_states` said; None without a robot model.
         """
         memory, memory_actions = self._fill_memory(
             torch.cat([context.memory, frames], dim=1), torch.cat([context.actions, actions], dim=1)
@@ -372,8 +378,10 @@ class WorldModel(Network):
         else:
             seen = self._encode(context.reference, memory)
         age = context.age + self.chunk
-        states = self.robot_states(context, actions) if states is None else states
-        proprio = context.proprio if self.robot is None or states is None else self.robot.restore(states[:, -1])
+        proprio = context.proprio
+        if self.robot is not None:
+            assert states is not None
+            proprio = self.robot.restore(states[:, -1])
         return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, proprio=proprio)
 
     def _encode(self, reference: Tensor, frames: Tensor) -> Tensor:
@@ -390,11 +398,3 @@ class WorldModel(Network):
         of_memory = context.sigma if self.told else clean
         levels = [clean] * self.reference + [of_memory] * self.memory_latents + [sigma] * self.new_latents
         return torch.stack(levels, dim=1)
-
-    def _position(self, context: Context) -> Tensor | None:
-        """(B, T): the reference at 0, the rest at its distance from there in latent frames. None for 0, 1, 2, ..."""
-        if self.reference_gap is None:
-            return None
-        gap = (context.age / FRAMES_PER_LATENT).clamp(self.memory_latents, self.reference_gap)  # of the last memory
-        steps = torch.arange(1 - self.memory_latents, self.new_latents + 1, device=gap.device)
-        return torch.cat([torch.zeros_like(gap)[:, None], gap[:, None] + steps], dim=1)

@@ -24,7 +24,7 @@ from wovr.functional.robust import pseudo_huber
 from wovr.models.backbones.wan import WanBackbone
 from wovr.models.backbones.wan_weights import load_released_weights
 from wovr.models.checkpoint import KEY, read_checkpoint
-from wovr.models.context import EncodedWindow
+from wovr.models.context import EncodedWindow, noise_memory
 from wovr.models.world_model import WorldModel
 from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
@@ -272,7 +272,7 @@ class WorldModelTraining(TrainingModule):
         """
         model = self.world_model
         context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
-        context = model.noise_memory(context, draw.memory_sigma, draw.memory_noise)
+        context = noise_memory(context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
         predicted = model.predict(path.noisy, draw.sigma, context, window.actions, window.states)
         if model.prediction == "velocity":

@@ -64,9 +64,7 @@ def take_wrong_turns(model: WorldModel, batch: WorldModelBatch, window: EncodedW
         batch.frames[:, 0], batch.frames[:, 1 : 1 + slots], earlier, batch.start - model.chunk, begin
     )
     noise = torch.randn(window.new.shape, device=window.new.device)
-    latents = model.sample_chunk(before, actions, noise, states=states)
-    frames = model.decode_chunk(before, latents)
-    imagined = model.advance(before, actions, latents, frames, states)
+    _, imagined = model.imagine(before, actions, noise, states=states)
     told = model.robot_states(imagined, window.actions, batch.proprio[:, 1:])
     assert told is not None
     assert window.states is not None
