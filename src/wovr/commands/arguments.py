@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,15 @@ def call(
         function: The verb, or a function for each of its second words.
         args: Words after the verb.
         verb: Its name.
-        description: First paragraph of --help, where the function's own docstring does not serve.
+        description: What --help begins with; null for the docstring of the function, down to its arguments.
         as_positional: Arguments without a default are words instead of options.
 
     Raises:
         UserError: An option that does not exist, is missing or has a value of the wrong type.
     """
     components: Any = function if callable(function) else dict(function)
+    if description is None and callable(function):
+        description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     more: dict[str, Any] = {} if description is None else {"description": description}
     try:
         auto_cli(
