@@ -39,8 +39,8 @@ def make_batch(count: int = 4, length: int = 9, size: int = 32) -> WorldModelBat
         nothing[..., 0] > 0,
         torch.zeros(count),
         [""] * count,
-        torch.zeros(count, length, 0),
-        torch.zeros(count, 0, 0),
+        torch.zeros(count, length - 1, 0),
+        length - 5,
     )
 
 

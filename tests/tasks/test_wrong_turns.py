@@ -31,8 +31,8 @@ def two_chunks() -> WorldModelBatch:
         known=reached > 0,
         start=STARTS,
         keys=["one"] * count,
-        proprio=proprio[:, 11:],
-        memory_proprio=proprio[:, :12],
+        proprio=proprio,
+        chunk=8,
     )
 
 
@@ -67,7 +67,7 @@ def test_the_memory_is_what_the_model_imagines_under_the_wrong_course(monkeypatc
     memory_actions = batch.actions[:, :4].clone()
     memory_actions[~batch.known[:, :4]] = model.neutral
     context = model.encode_context(
-        batch.frames[:, 0], batch.frames[:, 1:5], memory_actions, STARTS - 8, batch.memory_proprio[:, 3]
+        batch.frames[:, 0], batch.frames[:, 1:5], memory_actions, STARTS - 8, batch.proprio[:, 3]
     )
     earlier = batch.actions[:, 4:12]
     states = robot.states(context.proprio, earlier, context.memory[:, -1])
@@ -78,7 +78,7 @@ def test_the_memory_is_what_the_model_imagines_under_the_wrong_course(monkeypatc
     assert told is not None
     assert found.states is not None
     assert straight.states is not None
-    told[:, 1:, 3:] = robot.normalise(batch.proprio)[:, 1:, 3:]
+    told[:, 1:, 3:] = robot.normalise(batch.chunk_proprio)[:, 1:, 3:]
     for row in (0, 3):  # the second window starts before a chunk has passed, the third could go one way only
         for name, value in vars(imagined).items():
             torch.testing.assert_close(getattr(found.context, name)[row], value[row])
@@ -112,7 +112,7 @@ def test_windows_of_longer_memory_are_the_same_windows() -> None:
     found = encoded(model, batch)
     expected = model.encode_window(
         torch.cat([batch.frames[:, :1], batch.frames[:, 9:]], dim=1),
-        batch.actions[:, 8:], batch.known[:, 8:], STARTS, proprio=batch.proprio,
+        batch.actions[:, 8:], batch.known[:, 8:], STARTS, proprio=batch.chunk_proprio,
     )  # fmt: skip
     for name, value in vars(expected.context).items():
         assert torch.equal(getattr(found.context, name), value)

@@ -35,9 +35,8 @@ class WorldModelBatch:
         known: (B, M + K) bool, False where no action produced the frame: the first frame, and repetitions of it.
         start: (B,) int64, index of the last memory frame in its episode.
         keys: Keys of the episodes.
-        proprio: (B, 1 + K, P) float32, proprioception at the last memory frame and at each new one; P is 0 where the
-            episodes hold none.
-        memory_proprio: (B, M, P) float32, proprioception at each memory frame.
+        proprio: (B, M + K, P) float32, proprioception at each of these frames; P is 0 where the episodes hold none.
+        chunk: K.
         latents: (B, 1 + (M + K) / 4, C, h, w) float32, the frames encoded: the first, then each group of four. None
             where they are not cached.
     """
@@ -48,16 +47,16 @@ class WorldModelBatch:
     start: Tensor
     keys: list[str]
     proprio: Tensor
-    memory_proprio: Tensor
+    chunk: int
     latents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
-    def chunk(self) -> int:
-        """K."""
-        return self.proprio.shape[1] - 1
+    def chunk_proprio(self) -> Tensor:
+        """(B, 1 + K, P) float32, proprioception before and after each action of the chunk."""
+        return self.proprio[:, -1 - self.chunk :]
 
 
 class WorldModelWindows:
@@ -126,8 +125,8 @@ class WorldModelWindows:
             known=torch.from_numpy(index.actions != NO_ACTION),
             start=torch.from_numpy(start),
             keys=[self.store.entries[e].key for e in self.episodes[episode]],
-            proprio=torch.from_numpy(proprio[:, self.memory - 1 :]),
-            memory_proprio=torch.from_numpy(proprio[:, : self.memory]),
+            proprio=torch.from_numpy(proprio),
+            chunk=self.chunk,
             latents=None if self.latents is None else self._latents(self.latents, episode, index.frames),
         )
 

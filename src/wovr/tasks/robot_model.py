@@ -90,7 +90,7 @@ class RobotFitting(TrainingModule):
 
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        state = self.network.normalise(batch.proprio)  # (B, 1 + K, P)
+        state = self.network.normalise(batch.chunk_proprio)  # (B, 1 + K, P)
         begin = state[:, 0] + self.noise * torch.randn_like(state[:, 0])
         losses = self._losses(begin, state, batch)
         done = self.progress_at(self.global_step)
@@ -102,11 +102,11 @@ class RobotFitting(TrainingModule):
     def validation_step(self, batch: WorldModelBatch, batch_idx: int) -> None:
         """Log the losses, and how far hand and `touch` numbers are off at the end of a chunk."""
         network = self.network
-        state = network.normalise(batch.proprio)
+        state = network.normalise(batch.chunk_proprio)
         metrics = self._losses(state[:, 0], state, batch)
         metrics["camera"] = self._camera_loss(state, batch, batch.chunk // 2, NARROW)
-        found = network.states(batch.proprio[:, 0], batch.actions[:, -batch.chunk :], _before(batch))[:, -1]
-        off = (network.restore(found) - batch.proprio[:, -1]).abs()
+        found = network.states(batch.chunk_proprio[:, 0], batch.actions[:, -batch.chunk :], _before(batch))[:, -1]
+        off = (network.restore(found) - batch.chunk_proprio[:, -1]).abs()
         error = 100 * torch.linalg.vector_norm(off[:, :3], dim=-1)
         metrics |= {"hand_cm": error.mean(), "hand_cm_median": error.median()}
         if network.touch:

@@ -329,7 +329,7 @@ class WorldModelTraining(TrainingModule):
             batch.known[:, -seen:],
             batch.start,
             batch.latents,
-            batch.proprio,
+            batch.chunk_proprio,
         )
 
     def _level(self, sigma: Tensor) -> Tensor:

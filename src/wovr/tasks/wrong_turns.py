@@ -49,10 +49,10 @@ def take_wrong_turns(model: WorldModel, batch: WorldModelBatch, window: EncodedW
     robot = model.robot
     assert robot is not None
     slots, until = model.memory_slots, model.memory_slots + model.chunk
-    begin, frame = batch.memory_proprio[:, slots - 1], batch.frames[:, slots]  # a chunk before the window's start
+    begin, frame = batch.proprio[:, slots - 1], batch.frames[:, slots]  # a chunk before the window's start
     actions = batch.actions[:, slots:until]
     states = robot.foresee(begin, actions)
-    truth = robot.normalise(batch.memory_proprio[:, slots:])[..., robot.touch]
+    truth = robot.normalise(batch.proprio[:, slots:until])[..., robot.touch]
     states[:, 1:, robot.touch], possible = wrong_course(robot.courses(states, actions, frame), truth)
     possible &= batch.start >= model.chunk
     turns = possible & (torch.rand(len(possible), device=possible.device) < share)
@@ -65,7 +65,7 @@ def take_wrong_turns(model: WorldModel, batch: WorldModelBatch, window: EncodedW
     )
     noise = torch.randn(window.new.shape, device=window.new.device)
     _, imagined = model.imagine(before, actions, noise, states=states)
-    told = model.robot_states(imagined, window.actions, batch.proprio[:, 1:])
+    told = model.robot_states(imagined, window.actions, batch.proprio[:, until:])
     assert told is not None
     assert window.states is not None
 
