@@ -100,14 +100,14 @@ def rl(name: str, policy: str, world: str, reward: str, data: str, keyframes: st
 
 
 ROUND = {"each_round": True}
-ROBOT = {"model.init_args.world_model.init_args.robot.init_args.checkpoint": last("robot_fit")}
+ROBOT = "model.init_args.world_model.init_args.robot.init_args.checkpoint"
 STAGES: list[dict[str, Any]] = [
     collect("demos", "expert", 8),
     fit("sft_fit", "bc.yaml", "{stage:demos}"),
     collect("collect_base", last("sft_fit"), 8),
     success_rate("sr_base", last("sft_fit"), title="cloned policy"),
     fit("robot_fit", "robot.yaml", "{stage:collect_base}"),
-    fit("wm_fit", "wm.yaml", "{stage:collect_base}", args=ROBOT),
+    fit("wm_fit", "wm.yaml", "{stage:collect_base}", args={ROBOT: last("robot_fit")}),
     fit("reward_fit", "reward.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     fit("value_fit", "value.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     {"name": "keyframes", "command": "data keyframes {stage:demos} {stage:collect_base}", "args": {"seed": "{seed}"}},
@@ -115,8 +115,11 @@ STAGES: list[dict[str, Any]] = [
        "{stage:keyframes}"),
     success_rate("sr_rl", last("rl_fit"), title="after RL"),
     collect("collect_evolved", last("rl_refit", "previous"), 4, **ROUND),
+    fit("robot_refit", "robot.yaml", ["{stage:collect_base}", "{stage:collect_evolved}"], **ROUND,
+        args={"init_from": last("robot_refit", "previous"), "trainer.max_steps": 4}),
     fit("wm_refit", "wm.yaml", ["{stage:collect_base}", "{stage:collect_evolved}"], **ROUND,
-        args={**ROBOT, "data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"), "trainer.max_steps": 4}),
+        args={ROBOT: last("robot_refit"), "data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"),
+              "trainer.max_steps": 4}),
     fit("reward_refit", "reward.yaml", ["{stage:demos}", "{stage:collect_evolved}"], **ROUND,
         args={"init_from": last("reward_refit", "previous"), "trainer.max_steps": 4}),
     {"name": "keyframes_evolved", "command": "data keyframes {stage:demos} {stage:collect_evolved}", **ROUND},
@@ -139,7 +142,12 @@ STAGES: list[dict[str, Any]] = [
 
 CHAIN: dict[str, Any] = {
     "suite": "spatial",
-    "first_round": {"wm_refit": "wm_fit", "reward_refit": "reward_fit", "rl_refit": "rl_fit"},
+    "first_round": {
+        "robot_refit": "robot_fit",
+        "wm_refit": "wm_fit",
+        "reward_refit": "reward_fit",
+        "rl_refit": "rl_fit",
+    },
     "budget": {"real_episodes": 20},
     "stages": STAGES,
 }

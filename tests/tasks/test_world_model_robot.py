@@ -179,10 +179,25 @@ def test_what_cannot_be_had_with_sharded_weights(
     assert len(err.splitlines()) == 1
 
 
-def test_a_refit_needs_no_other_robot_model(fit: Fit) -> None:
-    short = ("--trainer.max_steps", "2", "--trainer.val_check_interval", "2")
+def test_a_refit_keeps_the_robot_model_that_is_given(fit: Fit, robot: Path, hands: Path, tmp_path: Path) -> None:
+    """One may have been fitted further meanwhile; all else begins from the first training."""
+    words = ["--data.folder", str(hands), "--init_from", str(robot), "--out", str(tmp_path / "robot"), *SHORT]
+    touch = ["--model.init_args.network.init_args.touch", "[3]"]
+    assert main(["fit", "--config", str(robot.parents[2] / "robot.yaml"), *words, *touch]) == 0
+    short = ("--trainer.max_steps", "1", "--trainer.val_check_interval", "1", "--model.init_args.ema_decay", "null")
     assert fit("first", *short) == 0
-    assert fit("second", "--init_from", "first/checkpoints/last.ckpt", *short) == 0
+    further = tmp_path / "robot/checkpoints/last.ckpt"
+    given = ("--model.init_args.world_model.init_args.robot.init_args.checkpoint", str(further))
+    still = ("--model.init_args.lr", "1e-12", "--model.init_args.weight_decay", "0")
+    assert fit("second", "--init_from", "first/checkpoints/last.ckpt", *given, *still, *short) == 0
+    first, second = (load_network(Path(out, "checkpoints/last.ckpt"), WorldModel) for out in ("first", "second"))
+    assert first.robot is not None
+    assert second.robot is not None
+    wanted, before = load_robot_model(further).state_dict(), first.robot.state_dict()
+    assert not all(torch.equal(value, before[name]) for name, value in wanted.items())
+    assert all(torch.equal(value, wanted[name]) for name, value in second.robot.state_dict().items())
+    for ours, theirs in zip(second.backbone.parameters(), first.backbone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_what_does_not_fit_together(fit: Fit, robot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

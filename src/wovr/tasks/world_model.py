@@ -297,7 +297,7 @@ class WorldModelTraining(TrainingModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def init_from(self, path: Any) -> None:
-        """See `TrainingModule.init_from`.
+        """See `TrainingModule.init_from`. The robot model stays the one given, which may have seen more episodes since.
 
         Raises:
             UserError: As there; or `pretrained` is given too; or the weights were trained with another autoencoder.
@@ -313,7 +313,11 @@ class WorldModelTraining(TrainingModule):
                     f"{path}: its autoencoder has other weights than the one given, e.g. '{name}'",
                     "give the autoencoder that it was trained with, or train without --init_from",
                 )
+        robot = self.world_model.robot
+        given = {} if robot is None else {name: weight.clone() for name, weight in robot.state_dict().items()}
         super().init_from(path)
+        if robot is not None:
+            robot.load_state_dict(given)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record, which says whether `state_dict` holds averaged weights."""
