@@ -27,7 +27,7 @@ def call(
         function: The verb, or a function for each of its second words.
         args: Words after the verb.
         verb: Its name.
-        description: What --help begins with; null for the docstring of the function, down to its arguments.
+        description: What --help begins with; None for the docstring of the function, down to its arguments.
         as_positional: Arguments without a default are words instead of options.
 
     Raises:

@@ -160,7 +160,7 @@ class _Bench:
         model, parts = self.model, {}
         context, actions, noise = random_inputs(model, batch, self.image_size)
         with self._autocast():
-            states = model.robot_states(context, actions)
+            states = model.robot_states(context, actions)  # once a chunk: what follows times it with denoising
             latents = model.sample_chunk(context, actions, noise, [1.0], states)
             frames = model.decode_chunk(context, latents)
             decode = self._time(lambda: model.decode_chunk(context, latents))
@@ -175,19 +175,13 @@ class _Bench:
             denoise = []
             for count in steps:
                 sigmas = sampling_sigmas(count, model.shift)
-                denoise.append(self._time(partial(self._denoise, context, actions, noise, sigmas)))
+                denoise.append(self._time(partial(model.sample_chunk, context, actions, noise, sigmas)))
         policy = 0.0
         if self.policy is not None:
             observation = Observation(frames[:, -1].cpu().numpy(), ["pick up the red cube"] * batch)
             act = self.policy.act
             policy = self._time(lambda: act(observation))
         return [ChunkTimes(n, spent, decode, parts, policy) for n, spent in zip(steps, denoise, strict=True)]
-
-    def _denoise(
-        self, context: Context, actions: torch.Tensor, noise: torch.Tensor, sigmas: Sequence[float]
-    ) -> torch.Tensor:
-        """The robot model, once a chunk, and the sampler."""
-        return self.model.sample_chunk(context, actions, noise, sigmas, self.model.robot_states(context, actions))
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, dtype=torch.bfloat16)

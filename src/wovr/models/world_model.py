@@ -331,11 +331,12 @@ class WorldModel(Network):
             actions: (B, K, A) float in [-1, 1].
             noise: (B, C, n, h, w) float32, standard normal.
             sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
-            states: As of `predict`, which without them asks for them at every step.
+            states: As of `predict`.
 
         Returns:
             (B, C, n, h, w) float32.
         """
+        states = self.robot_states(context, actions) if states is None else states  # once, not at every step
         latents = noise
         for sigma, next_sigma in pairwise([*(self.sigmas if sigmas is None else sigmas), 0.0]):
             velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, states)
@@ -396,5 +397,4 @@ class WorldModel(Network):
         """(B, T): 0 for the reference, 0 or (told) its own noise level for the memory, sigma for what is new."""
         clean = torch.zeros_like(sigma)
         of_memory = context.sigma if self.told else clean
-        levels = [clean] * self.reference + [of_memory] * self.memory_latents + [sigma] * self.new_latents
-        return torch.stack(levels, dim=1)
+        return torch.stack([clean] * self.reference + [of_memory] * self.memory_latents + [sigma] * self.new_latents, 1)

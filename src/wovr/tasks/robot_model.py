@@ -101,12 +101,12 @@ class RobotFitting(TrainingModule):
 
     def validation_step(self, batch: WorldModelBatch, batch_idx: int) -> None:
         """Log the losses, and how far hand and `touch` numbers are off at the end of a chunk."""
-        network = self.network
-        state = network.normalise(batch.chunk_proprio)
+        network, proprio = self.network, batch.chunk_proprio
+        state = network.normalise(proprio)
         metrics = self._losses(state[:, 0], state, batch)
         metrics["camera"] = self._camera_loss(state, batch, batch.chunk // 2, NARROW)
-        found = network.states(batch.chunk_proprio[:, 0], batch.actions[:, -batch.chunk :], _before(batch))[:, -1]
-        off = (network.restore(found) - batch.chunk_proprio[:, -1]).abs()
+        found = network.states(proprio[:, 0], batch.actions[:, -batch.chunk :], _before(batch))[:, -1]
+        off = (network.restore(found) - proprio[:, -1]).abs()
         error = 100 * torch.linalg.vector_norm(off[:, :3], dim=-1)
         metrics |= {"hand_cm": error.mean(), "hand_cm_median": error.median()}
         if network.touch:
