@@ -118,6 +118,9 @@ class PointEnv(SimulatorEnv):
         return action
 
     def observation(self) -> dict[str, Any]:
+        return {"image": self.picture(), "instruction": self.info.instruction}
+
+    def render(self) -> np.ndarray:
         image = np.full((self.size, self.size, 3), 40, np.uint8)
         for position, colour in (
             (self.state[2:4], (255, 255, 255)),
@@ -125,4 +128,4 @@ class PointEnv(SimulatorEnv):
         ):
             row, column = ((position + 1) / 2 * (self.size - 2)).astype(int)
             image[row : row + 2, column : column + 2] = colour
-        return {"image": image, "instruction": self.info.instruction}
+        return image

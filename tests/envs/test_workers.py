@@ -53,6 +53,26 @@ def plain_loop(start: StartState, actions: np.ndarray) -> tuple[np.ndarray, np.n
     return np.stack(frames), np.array(success), np.stack(states)
 
 
+def test_only_the_last_picture_of_a_chunk_where_no_other_is_looked_at(make_env) -> None:
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 30, 2)).astype(np.float32)
+    all_of_them, last_ones = make_env(3, 2), make_env(3, 2, every_frame=False)
+    for env in (all_of_them, last_ones):
+        env.reset(options={"start_states": starts(0, 1, 2)})
+    before = last_ones.observe().image
+    for first in range(0, 16, 8):
+        whole, last = (env.step_chunk(actions[:, first : first + 8]) for env in (all_of_them, last_ones))
+        assert (last.images[:, :-1] == before[:, None]).all()  # nothing was rendered
+        assert (last.images[:, -1] == whole.images[:, -1]).all()
+        assert (last.images[:, -1] != before).any()
+        for name in ("success", "valid", "terminated", "truncated", "actions"):
+            assert (getattr(last, name) == getattr(whole, name)).all()
+        assert (last_ones.observe().image == all_of_them.observe().image).all()
+        before = last.images[:, -1]
+    last_ones.reset(options={"start_states": starts(5, 6, 7)})
+    all_of_them.reset(options={"start_states": starts(5, 6, 7)})
+    assert (last_ones.observe().image == all_of_them.observe().image).all()
+
+
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_chunks_equal_a_plain_loop(make_env, num_workers: int) -> None:
     env = make_env(4, num_workers, record_states=True, max_chunk=4)

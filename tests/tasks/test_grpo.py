@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,8 @@ def test_a_ratio_that_is_not_finite_stops_the_run() -> None:
         ({"success_filter": (0.9, 0.1)}, "model.success_filter"),
         ({"minibatches": 0}, "model.minibatches is 0"),
         ({"first_steps": 0}, "model.first_steps is 0"),
+        ({"coherence": -0.1}, "model.coherence is -0.1"),
+        ({"coherence": float("nan")}, "model.coherence is nan"),
     ],
 )
 def test_wrong_numbers_are_said(arguments: dict[str, Any], line: str) -> None:
@@ -287,8 +290,8 @@ class HalfPrecision(torch.nn.Module):
         super().__init__()
         self.policy = policy
 
-    def log_prob(self, observation: Observation, tokens: torch.Tensor, *, temperature: float = 1.0) -> TokenLogProbs:
-        found = self.policy.log_prob(observation, tokens, temperature=temperature)
+    def log_prob(self, observation: Observation, tokens: torch.Tensor, **options: Any) -> TokenLogProbs:
+        found = self.policy.log_prob(observation, tokens, **options)
         return TokenLogProbs(found.log_probs * (1 + 0.01 * len(tokens)), found.entropy)
 
 
@@ -310,7 +313,7 @@ def test_the_ratio_begins_at_one_where_kernels_depend_on_the_batch() -> None:
         assert float(task.loss(samples)[1]["approx_kl"]) > 1e-6 or not samples.weight.any(), (
             "acting was another function"
         )
-    update.trajectories = recompute_log_probs(task.policy, batches(), update.trajectories, task.temperature)
+    update.trajectories = recompute_log_probs(partial(task.log_probs, task.policy), batches(), update.trajectories)
     for samples in batches():
         found = task.policy.log_prob(samples.observation, samples.tokens).log_probs
         assert torch.equal(found[samples.weight.any(1)], samples.log_probs[samples.weight.any(1)])

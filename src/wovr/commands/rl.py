@@ -200,7 +200,7 @@ class RlCLI(FitCLI):
         policy = load_policy(Path(given.policy))
         self.model = GRPOTraining(policy, **self.config_init.model)
         self.model.carried = self._carried()
-        actor = PolicyActor(policy, inputs["policy"], self.model.temperature)
+        actor = PolicyActor(policy, inputs["policy"], self.model.temperature, self.model.coherence)
         seed = self._seed()
         env: ChunkVectorEnv
         source: StartSource
@@ -328,7 +328,10 @@ class RlCLI(FitCLI):
         self, name: str, num_envs: int, arguments: dict[str, Any] | None, steps_after_success: int = 0
     ) -> WorkerVectorEnv:
         workers = count_workers(self.rollouts.workers)
-        env = WorkerVectorEnv(name, num_envs, workers, arguments, steps_after_success=steps_after_success)
+        every_frame = self.rollouts.value is not None  # a value function looks at several in a row
+        env = WorkerVectorEnv(
+            name, num_envs, workers, arguments, steps_after_success=steps_after_success, every_frame=every_frame
+        )
         self.resources.callback(env.close)
         return env
 

@@ -55,7 +55,15 @@ def measure_success(options: Mapping[str, Any]) -> dict[str, Any]:
     suites = [word.strip() for word in options["suite"].split(",")]
     if len(set(suites)) < len(suites):
         raise UserError(f"--suite {options['suite']} names a suite twice", "name each once")
-    with closing(WorkerVectorEnv(env, options["num_envs"], options["workers"], options["env_args"])) as simulators:
+    with closing(
+        WorkerVectorEnv(
+            env,
+            options["num_envs"],
+            options["workers"],
+            options["env_args"],
+            every_frame=options["videos"] > 0,
+        )
+    ) as simulators:
         chosen = {suite: choose_tasks(simulators.suites, env, suite, options["tasks"]) for suite in suites}
         plans = {
             suite: plan_episodes(tasks, options["episodes"] * len(tasks), options["init_states"], options["seed"])

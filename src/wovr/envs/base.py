@@ -34,6 +34,9 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
     fps: ClassVar[float] = 10.0
     action_range: ActionRange | None = None
     """What an action of -1 and 1 is in the robot's units; None where actions need no units, as in simulators."""
+    looks: bool = True
+    """False while nobody looks at what `step` observes: a simulator may repeat its last picture, see `picture`."""
+    _seen: np.ndarray
 
     @classmethod
     @abstractmethod
@@ -67,6 +70,12 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
         Raises:
             UserError: This task has no scripted expert.
         """
+
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8 for an observation: `render()`, or the picture before while `looks` is False."""
+        if self.looks:
+            self._seen = np.asarray(self.render())
+        return self._seen
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
         """Gymnasium's reset; `options["start"]` is a StartState, else one is drawn with the seeded generator."""

@@ -141,7 +141,8 @@ class LiberoEnv(SimulatorEnv):
 
     def render(self) -> np.ndarray:
         """(H, W, 3) uint8, the camera's picture, upright."""
-        return self._picture(self._simulator())
+        image = self._simulator().render()
+        return np.ascontiguousarray(image[:, ::-1]) if self.mirrored else image
 
     def close(self) -> None:
         """Leave the simulator in use, and free those that nobody uses."""
@@ -170,11 +171,7 @@ class LiberoEnv(SimulatorEnv):
         return simulator
 
     def _observation(self, simulator: TaskSimulator) -> dict[str, Any]:
-        return {"image": self._picture(simulator), "instruction": simulator.info.instruction}
-
-    def _picture(self, simulator: TaskSimulator) -> np.ndarray:
-        image = simulator.render()
-        return np.ascontiguousarray(image[:, ::-1]) if self.mirrored else image
+        return {"image": self.picture(), "instruction": simulator.info.instruction}
 
 
 class _Pictures(NamedTuple):

@@ -123,7 +123,7 @@ class MetaWorldEnv(SimulatorEnv):
         self.current = None
 
     def _observation(self) -> dict[str, Any]:
-        return {"image": self.render(), "instruction": INSTRUCTIONS[self._started().name]}
+        return {"image": self.picture(), "instruction": INSTRUCTIONS[self._started().name]}
 
     def _started(self) -> _TaskSimulator:
         if self.current is None:

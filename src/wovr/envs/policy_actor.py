@@ -13,6 +13,7 @@ from wovr.data.dataset import check_trained_range
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.rollout import Actor
 from wovr.errors import UserError
+from wovr.functional.coherent import latent_nodes
 from wovr.models.checkpoint import data_record
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy, policy_fingerprint
@@ -22,19 +23,21 @@ from wovr.types import ChunkStep
 class PolicyActor(Actor):
     """Has a policy act on all N rows at once, whatever their state, so that its batches are always of one size.
 
-    The Gumbel noise of a row comes from the generator of the row's episode. Keeps `tokens` and `log_probs`, (N, K, A)
-    each, in the chunk's `info`.
+    What is random in a row comes from the generator of the row's episode: the Gumbel noise, and what the tokens of a
+    chunk share. Keeps `tokens` and `log_probs`, (N, K, A) each, in the chunk's `info`.
 
     Args:
         policy: The policy; used as it is (device, training or evaluation mode).
         name: Its fingerprint.
         temperature: Sampling temperature; 0 takes the likeliest tokens.
+        coherence: How far the tokens of a chunk are drawn alike, see `wovr.functional.coherent`.
     """
 
-    def __init__(self, policy: Policy, name: str, temperature: float = 1.0) -> None:
+    def __init__(self, policy: Policy, name: str, temperature: float = 1.0, coherence: float = 0.0) -> None:
         self.policy = policy
         self.name = name
         self.temperature = temperature
+        self.coherence = coherence
         self.chunk = policy.chunk
 
     @classmethod
@@ -67,7 +70,10 @@ class PolicyActor(Actor):
     def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
         """Execute one chunk of the policy's actions."""
         noise = None if self.temperature == 0 else torch.from_numpy(self._noise(generators))
-        choice = self.policy.act(env.observe(), temperature=self.temperature, noise=noise)
+        latent = self._latent(generators) if self.coherence and self.temperature else None
+        choice = self.policy.act(
+            env.observe(), temperature=self.temperature, noise=noise, coherence=self.coherence, latent=latent
+        )
         running = [row for row, generator in enumerate(generators) if generator is not None]
         if not choice.log_probs[running].isfinite().all():  # a token picked by argmax hides a NaN
             raise UserError(
@@ -87,6 +93,16 @@ class PolicyActor(Actor):
                 exponential = generator.standard_exponential(one, np.float32)
                 noise[row] = -np.log(np.maximum(exponential, np.finfo(np.float32).tiny))
         return noise
+
+    def _latent(self, generators: Sequence[np.random.Generator | None]) -> torch.Tensor:
+        """(N, A) int64, which latent number each row and dimension has; 0 for rows that are not running."""
+        _, log_weights = latent_nodes(self.coherence, torch.device("cpu"))
+        weights = log_weights.double().exp().numpy()
+        latent = np.zeros((len(generators), self.policy.action_dim), np.int64)
+        for row, generator in enumerate(generators):
+            if generator is not None:
+                latent[row] = generator.choice(len(weights), self.policy.action_dim, p=weights / weights.sum())
+        return torch.from_numpy(latent)
 
 
 def check_actions(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:

@@ -37,6 +37,7 @@ class WorkerSettings:
         rows: Rows of the vector environment this worker simulates.
         record_states: Whether chunks bring the simulator's state and proprioception after each step.
         steps_after_success: Steps an episode goes on after its first success.
+        every_frame: Whether a chunk's pictures are all wanted; else its last, where the next is chosen.
     """
 
     name: str
@@ -44,6 +45,7 @@ class WorkerSettings:
     rows: Sequence[int]
     record_states: bool
     steps_after_success: int
+    every_frame: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class SimulatorRow:
     def start(self, order: StartOrder) -> str:
         """Start an episode; returns its instruction."""
         options = {"start": order.start} if order.start is not None else None
+        self.env.looks = True
         observation, _ = self.env.reset(seed=order.seed, options=options)
         self._take_image(observation)
         self._steps_left = order.start.horizon if order.start is not None else None
@@ -242,6 +245,7 @@ class SimulationWorker:
             if valid:
                 if expert:
                     blocks.actions[row, step] = simulator.expert_action()
+                simulator.env.looks = self.settings.every_frame or step == num_steps - 1
                 success, terminated, truncated = simulator.step(blocks.actions[row, step].copy())
                 if self.settings.record_states:
                     moments.append(Recorded(simulator.state(), simulator.proprio()))

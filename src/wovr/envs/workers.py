@@ -50,6 +50,9 @@ class WorkerVectorEnv(ChunkVectorEnv):
         record_states: Whether `ChunkStep.sim_state` and `ChunkStep.proprio` are filled.
         steps_after_success: Steps an episode goes on after its first successful frame before it terminates, so that a
             store gets more than one frame a success.
+        every_frame: False where only the last picture of a chunk is looked at, as a policy does: in a simulator that
+            can, the others are not rendered, and repeat the one before. So does the last of an episode that ends
+            within a chunk.
         max_chunk: Most actions executed per message; longer chunks take several.
 
     Attributes:
@@ -70,6 +73,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         record_states: bool = False,
         *,
         steps_after_success: int = 0,
+        every_frame: bool = True,
         max_chunk: int = CHUNK,
     ) -> None:
         self.closed = True  # until there is something to close
@@ -91,17 +95,19 @@ class WorkerVectorEnv(ChunkVectorEnv):
         self._processes: list[BaseProcess] = []
         self.closed = False
         try:
-            self._start_workers(dict(arguments or {}), steps_after_success)
+            self._start_workers(dict(arguments or {}), steps_after_success, every_frame)
         except BaseException:
             self.close()
             raise
 
-    def _start_workers(self, arguments: dict[str, Any], steps_after_success: int) -> None:
+    def _start_workers(self, arguments: dict[str, Any], steps_after_success: int, every_frame: bool) -> None:
         context = multiprocessing.get_context("spawn")
         with clean_children():
             for index in range(self.num_workers):
                 rows = tuple(range(index, self.num_envs, self.num_workers))
-                settings = WorkerSettings(self.name, arguments, rows, self.record_states, steps_after_success)
+                settings = WorkerSettings(
+                    self.name, arguments, rows, self.record_states, steps_after_success, every_frame
+                )
                 ours, theirs = context.Pipe()
                 process = context.Process(
                     target=serve, args=(theirs, settings), name=f"wovr-simulator-{index}", daemon=True

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from wovr.functional.grpo import (
     step_weights,
     valid_steps,
 )
-from wovr.models.policies.base import Policy
+from wovr.models.policies.base import Policy, TokenLogProbs
 from wovr.tasks.base import TrainingModule, warmup_cosine
 from wovr.tasks.grpo_update import ChunkSamples, Update, recompute_log_probs
 from wovr.types import Observation
@@ -48,6 +49,10 @@ class GRPOTraining(TrainingModule):
         clip_low: The ratio is clipped below at 1 - clip_low.
         clip_high: The ratio is clipped above at 1 + clip_high.
         temperature: Sampling temperature of the policy in rollouts, and in the ratio.
+        coherence: How far the tokens of a chunk are drawn alike, in standard deviations of their distributions, see
+            `wovr.functional.coherent`; 0 for independent tokens.
+        ratio: Of what the ratio is: `token`, each token, as in the authors' code; or `chunk`, the sum of a chunk's
+            tokens in each dimension, see `wovr.functional.chunk_sums`.
         discount: Factor a step of the return; below 1, earlier success is better.
         reward_coefficient: Reward of the first successful frame.
         advantage_scale: `none` as in Eq. 10, or `std`: divided by the group's standard deviation.
@@ -75,6 +80,8 @@ class GRPOTraining(TrainingModule):
         clip_low: float = 0.2,
         clip_high: float = 0.28,
         temperature: float = 1.0,
+        coherence: float = 0.0,
+        ratio: Literal["token", "chunk"] = "token",
         discount: float = 1.0,
         reward_coefficient: float = 1.0,
         advantage_scale: Literal["none", "std"] = "none",
@@ -96,6 +103,7 @@ class GRPOTraining(TrainingModule):
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
+        self.coherence, self.ratio = coherence, ratio
         self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
         self.first_steps, self.success_filter, self.part_lr = first_steps, success_filter, part_lr or {}
         self.kl_coefficient, self.entropy_coefficient = kl_coefficient, entropy_coefficient
@@ -120,7 +128,9 @@ class GRPOTraining(TrainingModule):
         """AdamW; the warm-up is in the steps themselves."""
         parts = self.policy.split_weights(list(self.part_lr))
         groups = [{"params": weights, "lr": self.part_lr.get(prefix, self.lr)} for prefix, weights in parts.items()]
-        return torch.optim.AdamW(groups, lr=self.lr, eps=1e-5, weight_decay=self.weight_decay)
+        # With the default eps, 1e-8: most gradients are smaller than the 1e-5 that is customary in RL, which would make
+        # the steps depend on the scale of the reward and leave those weights where they are.
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the rollouts on the host: micro-batches go to the device one by one."""
@@ -149,9 +159,12 @@ class GRPOTraining(TrainingModule):
         # Times the processes, because gradients are averaged over them, not summed.
         scale = minibatches * self.trainer.world_size
         weight = step_weights(update.mask, max(1.0, count) / max(1, scale), self.normalise == "trajectory")
-        if passes and not self._acts_alike():
+        # What a chunk's sum is, is known only now: an episode may have ended within it.
+        if passes and not (self.ratio == "token" and self._acts_alike()):
             batches = (samples for chosen in passes[0] for samples in self.samples(update, chosen, weight))
-            update.trajectories = recompute_log_probs(self.policy, batches, update.trajectories, self.temperature)
+            update.trajectories = recompute_log_probs(
+                partial(self.log_probs, self.policy), batches, update.trajectories
+            )
         for chosen_in_turn in passes:
             for number, chosen in enumerate(chosen_in_turn):
                 norms.append(self._optimise(update, chosen, weight, sums, f"update {batch.update}, minibatch {number}"))
@@ -204,7 +217,7 @@ class GRPOTraining(TrainingModule):
             () float with gradient; and by name: `loss`, `approx_kl`, `clip_fraction`, `entropy`, `kl_reference`,
             `weight` (sum of the weights) and `finite` (() bool).
         """
-        found = self.policy.log_prob(samples.observation, samples.tokens, temperature=self.temperature)
+        found = self.log_probs(self.policy, samples)
         clipped = clipped_loss(
             found.log_probs,
             samples.log_probs,
@@ -217,7 +230,7 @@ class GRPOTraining(TrainingModule):
         divergence = loss.new_zeros(())
         for reference in self._reference:
             with torch.no_grad():
-                by_reference = reference.log_prob(samples.observation, samples.tokens, temperature=self.temperature)
+                by_reference = self.log_probs(reference, samples)
             divergence = (samples.weight * k3(by_reference.log_probs - found.log_probs).mean(-1)).sum()
         if self.kl_coefficient:
             loss = loss + self.kl_coefficient * divergence
@@ -232,6 +245,16 @@ class GRPOTraining(TrainingModule):
             "weight": clipped.weight,
             "finite": clipped.finite & loss.detach().isfinite(),
         }
+
+    def log_probs(self, policy: Policy, samples: ChunkSamples) -> TokenLogProbs:
+        """Log-probabilities that the ratio compares: (B, K, A) each."""
+        return policy.log_prob(
+            samples.observation,
+            samples.tokens,
+            temperature=self.temperature,
+            coherence=self.coherence,
+            summed=samples.weight > 0 if self.ratio == "chunk" else None,
+        )
 
     def samples(self, update: Update, chosen: Sequence[int], weight: Tensor) -> Iterator[ChunkSamples]:
         """Micro-batches of the chunks of some rollouts that have a step with weight; one at least.
@@ -363,6 +386,8 @@ def _check_ranges(given: dict[str, Any]) -> None:
     for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0), ("first_steps", 1)):
         if given[name] is not None and given[name] < least:
             raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
+    if not given["coherence"] >= 0:
+        raise UserError(f"model.coherence is {given['coherence']}", "give 0 or more")
     for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):
         if not given[name] > 0:
             raise UserError(f"model.{name} is {given[name]}", "give a number above 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wovr.envs.grpo_rollouts import Trajectory
-from wovr.models.policies.base import Policy
+from wovr.models.policies.base import TokenLogProbs
 from wovr.types import Observation
 
 
@@ -56,7 +56,9 @@ class ChunkSamples:
 
 @torch.no_grad()
 def recompute_log_probs(
-    policy: Policy, batches: Iterable[ChunkSamples], trajectories: Sequence[Trajectory], temperature: float
+    log_probs_of: Callable[[ChunkSamples], TokenLogProbs],
+    batches: Iterable[ChunkSamples],
+    trajectories: Sequence[Trajectory],
 ) -> list[Trajectory]:
     """Put what the policy says of its own tokens now, before the first step, in the place of what it said acting.
 
@@ -65,17 +67,16 @@ def recompute_log_probs(
     somewhere beside 1. So they are computed in the very batches of the first pass.
 
     Args:
-        policy: As it acted.
+        log_probs_of: The policy's log-probabilities, as it acted.
         batches: Those of the first pass.
         trajectories: The update's.
-        temperature: Of sampling.
 
     Returns:
         The same trajectories with the log-probabilities of the chunks that are learned from.
     """
     found = [replace(trajectory, log_probs=trajectory.log_probs.copy()) for trajectory in trajectories]
     for samples in batches:
-        said = policy.log_prob(samples.observation, samples.tokens, temperature=temperature)
+        said = log_probs_of(samples)
         counts = samples.weight.any(dim=1).tolist()  # a stand-in for an empty batch does not
         values = said.log_probs.float().cpu().numpy()  # (B, K, A)
         for (row, chunk), log_probs, does in zip(samples.places, values, counts, strict=True):

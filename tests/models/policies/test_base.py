@@ -108,3 +108,45 @@ def test_gumbel_noise_samples_the_distribution() -> None:
 def test_bad_temperatures_are_refused(temperature: float) -> None:
     with pytest.raises(UserError, match="temperature"):
         small_policy().act(observe(1), temperature=temperature)
+
+
+@pytest.mark.parametrize("coherence", [0.0, 0.6])
+def test_tokens_drawn_alike_have_the_log_probs_that_are_said_of_them(coherence: float) -> None:
+    policy, observation = small_policy(), observe(6)
+    torch.manual_seed(0)
+    chunk = policy.act(observation, temperature=0.7, coherence=coherence)
+    again = policy.log_prob(observation, chunk.tokens, temperature=0.7, coherence=coherence)
+    torch.testing.assert_close(again.log_probs.detach(), chunk.log_probs, rtol=0, atol=1e-5)
+    greedy = policy.act(observation, temperature=0, coherence=coherence)
+    assert torch.equal(greedy.log_probs, policy.act(observation, temperature=0).log_probs)
+
+
+def test_tokens_drawn_alike_are_as_frequent_as_their_log_probs_say() -> None:
+    policy, one = small_policy(), observe(1)
+    many = Observation(np.repeat(one.image, 6000, axis=0), one.instruction * 6000)
+    torch.manual_seed(1)
+    tokens = policy.act(many, temperature=0.3, coherence=1.5).tokens[:, :2, 0]  # two steps of a dimension
+    values = policy.tokenizer.decode(tokens)
+    apart = policy.tokenizer.decode(policy.act(many, temperature=0.3).tokens[:, :2, 0])
+    assert np.corrcoef(values.T)[0, 1] > 0.3 > 0.1 > abs(np.corrcoef(apart.T)[0, 1])
+    pairs, counts = tokens.unique(dim=0, return_counts=True)
+    often = counts > 200
+    seen = Observation(np.repeat(one.image, len(pairs), axis=0), one.instruction * len(pairs))
+    chunks = torch.zeros(len(pairs), policy.chunk, policy.action_dim, dtype=torch.int64)
+    chunks[:, :2, 0] = pairs
+    said = policy.log_prob(seen, chunks, temperature=0.3, coherence=1.5).log_probs[:, :2, 0].sum(1).exp()
+    np.testing.assert_allclose(counts[often] / 6000, said.detach()[often], atol=0.02)
+
+
+def test_tokens_taken_together_have_one_log_prob_a_dimension() -> None:
+    policy, observation = small_policy(), observe(4)
+    tokens = policy.act(observation).tokens
+    summed = torch.ones(4, policy.chunk, dtype=torch.bool)
+    summed[1, 1:] = False  # one token is its own sum
+    found = policy.log_prob(observation, tokens, summed=summed)
+    apart = policy.log_prob(observation, tokens)
+    assert found.log_probs.shape == apart.log_probs.shape
+    assert torch.equal(found.log_probs[:, :1].expand(-1, policy.chunk, -1), found.log_probs)
+    torch.testing.assert_close(found.log_probs[1, 0], apart.log_probs[1, 0], rtol=1e-4, atol=1e-5)
+    assert (found.log_probs[0, 0] >= apart.log_probs[0].sum(0) - 1e-5).all()  # one way of many to that sum
+    assert torch.equal(found.entropy, apart.entropy)

@@ -149,7 +149,7 @@ class TabletopEnv(SimulatorEnv):
 
     def _observation(self) -> dict[str, Any]:
         assert self.task is not None
-        return {"image": self.render(), "instruction": self.task.instruction}
+        return {"image": self.picture(), "instruction": self.task.instruction}
 
     def _derive(self) -> None:
         """Positions and contacts of the current state, for pictures and predicates.

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wovr.errors import UserError
+from wovr.functional.chunk_sums import sum_log_probs
+from wovr.functional.coherent import coherent_log_probs, latent_nodes, tilted
 from wovr.models.checkpoint import Network
 from wovr.types import CHUNK, Observation
 
@@ -197,7 +199,15 @@ class Policy(Network, ABC):
         return torch.log_softmax(logits.float() / temperature, dim=-1)
 
     @torch.no_grad()
-    def act(self, observation: Observation, *, temperature: float = 1.0, noise: Tensor | None = None) -> ActionChunk:
+    def act(
+        self,
+        observation: Observation,
+        *,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
+        coherence: float = 0.0,
+        latent: Tensor | None = None,
+    ) -> ActionChunk:
         """Choose a chunk of actions.
 
         Args:
@@ -205,6 +215,10 @@ class Policy(Network, ABC):
             temperature: Divides the logits; 0 takes the likeliest token and reports log-probabilities at temperature 1.
             noise: (N, K, A, bins) standard Gumbel noise (`gumbel_noise`): the same noise gives the same tokens. None to
                 draw it from torch's generator. Not used at temperature 0.
+            coherence: How far the tokens of a chunk are drawn alike, see `wovr.functional.coherent`; 0 for
+                independently.
+            latent: (N, A) int64, which of `latent_nodes` each row and dimension has; None to draw it from torch's
+                generator. Not used without coherence or at temperature 0.
 
         Raises:
             UserError: Images of a size or type the policy cannot take, or a negative temperature.
@@ -215,11 +229,26 @@ class Policy(Network, ABC):
         else:
             if noise is None:
                 noise = gumbel_noise(*log_distribution.shape)
-            tokens = (log_distribution + noise.to(log_distribution.device)).argmax(-1)
-        return ActionChunk(self.tokenizer.decode(tokens), tokens, _pick(log_distribution, tokens))
+            drawn_from = log_distribution
+            if coherence:
+                nodes, log_weights = latent_nodes(coherence, log_distribution.device)
+                if latent is None:
+                    rows = len(log_distribution)
+                    drawn = torch.multinomial(log_weights.exp(), rows * self.action_dim, replacement=True)
+                    latent = drawn.view(rows, self.action_dim)
+                drawn_from = tilted(log_distribution, self._centres(log_distribution), nodes[latent.to(nodes.device)])
+            tokens = (drawn_from + noise.to(log_distribution.device)).argmax(-1)
+        log_probs = self._token_log_probs(log_distribution, tokens, coherence if temperature else 0.0)
+        return ActionChunk(self.tokenizer.decode(tokens), tokens, log_probs)
 
     def log_prob(
-        self, observation: Observation, tokens: Tensor | np.ndarray, *, temperature: float = 1.0
+        self,
+        observation: Observation,
+        tokens: Tensor | np.ndarray,
+        *,
+        temperature: float = 1.0,
+        coherence: float = 0.0,
+        summed: Tensor | None = None,
     ) -> TokenLogProbs:
         """Log-probabilities of given tokens, with gradients.
 
@@ -227,6 +256,9 @@ class Policy(Network, ABC):
             observation: What N environments showed.
             tokens: (N, K, A) int64 in [0, bins).
             temperature: That of `act`, above 0.
+            coherence: That of `act`.
+            summed: (N, K) bool, steps whose tokens are taken together: what is said of each of a dimension's tokens
+                is then the log-probability of their sum, see `wovr.functional.chunk_sums`. None for each by itself.
 
         Raises:
             UserError: Images of a size or type the policy cannot take, or a temperature that is not above 0.
@@ -234,9 +266,18 @@ class Policy(Network, ABC):
         log_distribution = self(observation.image, observation.instruction, temperature)
         tokens = torch.as_tensor(tokens, device=log_distribution.device)
         entropy = -(log_distribution.exp() * log_distribution).sum(-1)
-        return TokenLogProbs(_pick(log_distribution, tokens), entropy)
+        if summed is None:
+            return TokenLogProbs(self._token_log_probs(log_distribution, tokens, coherence), entropy)
+        centres = self._centres(log_distribution)
+        of_sums = sum_log_probs(log_distribution, centres, tokens, summed.to(tokens.device), coherence)  # (N, A)
+        return TokenLogProbs(of_sums[:, None].expand(-1, self.chunk, -1), entropy)
 
+    def _token_log_probs(self, log_distribution: Tensor, tokens: Tensor, coherence: float) -> Tensor:
+        """Log-probability of each token: (N, K, A, bins) and (N, K, A) -> (N, K, A)."""
+        if coherence:
+            return coherent_log_probs(log_distribution, self._centres(log_distribution), tokens, coherence)
+        return log_distribution.gather(-1, tokens[..., None]).squeeze(-1)
 
-def _pick(log_distribution: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of each token: (N, K, A, bins) and (N, K, A) -> (N, K, A)."""
-    return log_distribution.gather(-1, tokens[..., None]).squeeze(-1)
+    def _centres(self, like: Tensor) -> Tensor:
+        """(bins,) what each token means, of the type and on the device of `like`."""
+        return self.tokenizer.decode(torch.arange(self.bins, device=like.device)).to(like.dtype)
