@@ -149,3 +149,42 @@ def test_bench_collect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert ratio == pytest.approx(collect / ceiling, abs=0.02)
     assert main(["bench", "collect", "--env", POINT, "--suite", "spatial", "--repeats", "0"]) == 2
     assert main(["bench", "collect", "--env", POINT, "--suite", "spatial", "--env_args.raise_at", "2"]) == 2
+
+
+def test_the_temperature_is_chosen_on_other_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(save_policy(tmp_path / "p.ckpt", make_policy()))
+    choose = ("--choose_temperature", "0,1,2", "--choose_init_states", ":10", "--choose_episodes", "5")
+    options = ("--init_states", "10:18", "--env_args.wind", "0.4", "--videos", "0")
+    assert main(arguments(tmp_path / "chosen", *options, *choose, policy=checkpoint)) == 0
+    found = json.loads((tmp_path / "chosen" / "metrics.json").read_text())["sr"]
+    assert [(counts["temperature"], counts["episodes"]) for counts in found["tried"]] == [(0, 15), (1, 15), (2, 15)]
+    most = max(counts["successes"] for counts in found["tried"])
+    best = [counts["temperature"] for counts in found["tried"] if counts["successes"] == most]
+    assert found["temperature"] == best[0]
+    assert f"at temperature {best[0]:g} (chosen: 0: " in " ".join(capsys.readouterr().out.split())
+    given = ("--temperature", str(best[0]))
+    assert main(arguments(tmp_path / "given", *options, *given, policy=checkpoint)) == 0
+    same = json.loads((tmp_path / "given" / "metrics.json").read_text())["sr"]
+    assert same["suites"] == found["suites"]
+    outcomes = found["suites"]["spatial"]["outcomes"]
+    assert len(outcomes) == 24
+    assert {state for _, state, _ in outcomes} == set(range(10, 18))
+    assert sum(steps is not None for *_, steps in outcomes) == found["all"]["successes"]
+    assert same["tried"] == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        (("--choose_temperature", "0,-1"), "--choose_temperature has -1.0"),
+        (("--choose_temperature", "inf"), "--choose_temperature has inf"),
+        (("--choose_temperature", "cold"), "--choose_temperature is 'cold'"),
+        (("--choose_temperature", "0,1"), "--choose_temperature with --policy expert"),
+        (("--choose_episodes", "0"), "--choose_episodes is 0"),
+    ],
+)
+def test_bad_choices_of_a_temperature(
+    tmp_path: Path, extra: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, *extra)) == 2
+    assert line in " ".join(capsys.readouterr().err.split())

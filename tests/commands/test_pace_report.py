@@ -64,10 +64,12 @@ def make_chain() -> list[Stage]:
     )
 
 
-def write_rate(folder: Path, successes: int) -> None:
+def write_rate(folder: Path, successes: int, **values: Any) -> None:
     own = counts(successes, 100)
     task = {"index": 3, "name": "t", "instruction": "push <it>", **own}
-    write_json(folder / "metrics.json", {"sr": {"all": own, "suites": {"goal": {**own, "tasks": [task]}}}})
+    outcomes = [[3, state, 12 if state < successes else None] for state in range(100)]
+    suite = {**own, "tasks": [task], "outcomes": outcomes}
+    write_json(folder / "metrics.json", {"sr": {"all": own, "suites": {"goal": suite}, **values}})
     write_json(folder / "DONE", {})
 
 
@@ -79,7 +81,9 @@ def test_a_report_of_half_a_chain(tmp_path: Path) -> None:
     path = write_report(chain, given, budget, changed=["better"])
     values = json.loads((tmp_path / "metrics.json").read_text())
     assert [entry["points"] for entry in values["success"]] == [0.0, 30.0]
-    assert [entry["apart"] for entry in values["success"]] == [False, True]
+    assert values["success"][0]["points_interval"] == [0, 0]
+    low, high = values["success"][1]["points_interval"]  # 30 states of 100 differ
+    assert (low, high) == (pytest.approx(30 - 9, abs=1.5), pytest.approx(30 + 9, abs=1.5))
     assert headline(values) == "base policy 40.0 % (30.9 - 49.8); better policy 70.0 % (60.4 - 78.1)."
     missing = values["missing"]
     assert missing[:2] == ["demos: stage demos has not been run", "later policy: stage later has not been run"]
@@ -96,6 +100,31 @@ def test_a_report_of_half_a_chain(tmp_path: Path) -> None:
     assert "No policy was optimised." in text
     assert "3 stages" not in text
     assert "2 stages are not finished" in text
+
+
+def test_policies_are_compared_at_temperatures_of_one_kind_and_on_the_same_states(tmp_path: Path) -> None:
+    chain, given = make_chain(), Surroundings(tmp_path, "goal", 3)
+    tried = [{"temperature": value, **counts(50, 100)} for value in (0.0, 1.0)]
+    write_rate(tmp_path / "base", 40, temperature=1.0, tried=[])
+    write_rate(tmp_path / "better", 50, temperature=0.0, tried=tried)
+    write_rate(tmp_path / "later", 70, temperature=0.0, tried=tried)
+    stored = json.loads((tmp_path / "later" / "metrics.json").read_text())
+    names = ("base", "better", "later")
+
+    def report() -> tuple[list[Any], str]:
+        write_report(chain, given, count_budget(chain, 10, {name: tmp_path / name for name in names}))
+        values = json.loads((tmp_path / "metrics.json").read_text())
+        return values["success"], (tmp_path / "report.md").read_text()
+
+    success, text = report()
+    assert [entry["over"] for entry in success] == ["base", "better", "better"]
+    assert [entry["points"] for entry in success] == [0, 0, 20]
+    assert "| 0 (chosen of 0, 1) | 100 | 70.0 |" in text
+    stored["sr"]["suites"]["goal"]["outcomes"][7][1] = 1007
+    write_json(tmp_path / "later" / "metrics.json", stored)
+    success, text = report()
+    assert success[2]["points_interval"] is None
+    assert "| +20.0 | other states |" in text
 
 
 def test_a_report_of_nothing_invents_nothing(tmp_path: Path) -> None:

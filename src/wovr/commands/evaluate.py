@@ -7,6 +7,7 @@ classifier: `wovr.commands.reward_quality`; with `--metrics hallucination` a pol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from wovr import __version__
-from wovr.commands.arguments import alone_in_out, call
+from wovr.commands.arguments import alone_in_out, call, numbers
 from wovr.commands.success_rate import measure_success, success_table
 from wovr.commands.terminal import table_console
 from wovr.envs.rollout import policy_name
@@ -55,6 +56,9 @@ def evaluate(
     init_states: str = "-10:",
     seed: int = 0,
     temperature: float = 1.0,
+    choose_temperature: str = "",
+    choose_init_states: str = ":-10",
+    choose_episodes: int = 20,
     videos: int = 4,
     env_args: dict[str, Any] | None = None,
     num_envs: int = 16,
@@ -79,15 +83,24 @@ def evaluate(
             equals sign). The default is the last ten, which `wovr collect` leaves out.
         seed: Seed of the initial states' order and of all sampling.
         temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
+        choose_temperature: Comma list of temperatures, as 0,0.5,1: in the place of --temperature, that which succeeds
+            most on other initial states.
+        choose_init_states: The initial states to choose on, such as the policy was trained on.
+        choose_episodes: Episodes of each task to choose on, at each temperature.
         videos: Successes, and failures, of each suite to keep as videos.
         env_args: Arguments of the environment, e.g. --env_args.size 128.
         num_envs: Simulators side by side; part of what decides the result.
         workers: Simulator processes; 0 for one a processor core.
         device: Where a checkpoint computes: auto, cpu, cuda.
     """
-    for flag, value, least in (("episodes", episodes, 1), ("num_envs", num_envs, 1), ("videos", videos, 0)):
+    counts = (("episodes", episodes, 1), ("choose_episodes", choose_episodes, 1), ("num_envs", num_envs, 1))
+    for flag, value, least in (*counts, ("videos", videos, 0)):
         if value < least:
             raise UserError(f"--{flag} is {value}", f"give {least} or more")
+    choices = numbers("choose_temperature", choose_temperature, float)
+    for choice in choices:
+        if not 0 <= choice < math.inf:
+            raise UserError(f"--choose_temperature has {choice}", "give temperatures of 0 or more")
     names = [word.strip() for word in metrics.split(",")]
     for name in names:
         if name not in METRICS:
@@ -102,6 +115,9 @@ def evaluate(
         "init_states": init_states,
         "seed": seed,
         "temperature": temperature,
+        "choose_temperature": choices,
+        "choose_init_states": choose_init_states if choices else None,
+        "choose_episodes": choose_episodes if choices else None,
         "videos": videos,
         "env_args": env_args or {},
         "num_envs": num_envs,

@@ -19,6 +19,7 @@ from wovr.commands.pace_folders import read_record
 from wovr.commands.pace_page import write_html, write_markdown
 from wovr.commands.pace_sections import make_sections
 from wovr.commands.pace_stages import Stage, Surroundings
+from wovr.functional.intervals import bootstrap_interval
 from wovr.runs import read_json, write_json
 
 PAPER: Mapping[str, Mapping[str, float]] = {
@@ -115,9 +116,10 @@ def report_values(
 
     success = entries("sr", "sr")
     for entry in success:
-        own, first = entry["all"], success[0]["all"]
-        entry["points"] = round(100 * (own["success_rate"] - first["success_rate"]), 2)
-        entry["apart"] = own["low"] > first["high"] or own["high"] < first["low"]
+        first = next(other for other in success if bool(other.get("tried")) == bool(entry.get("tried")))
+        entry["over"] = first["stage"]
+        entry["points"] = round(100 * (entry["all"]["success_rate"] - first["all"]["success_rate"]), 2)
+        entry["points_interval"] = points_interval(entry, first)
     learning = entries("rl", None)
     for entry in learning:
         entry["imagined_frames"] = 0 if entry.get("real_episodes") else _sum(entry.get("curve", ()), "rollout_frames")
@@ -162,6 +164,32 @@ def report_values(
         "versions": versions(),
         "missing": _missing(chain, results, changed),
     }
+
+
+def points_interval(entry: Mapping[str, Any], first: Mapping[str, Any]) -> list[float] | None:
+    """95 % bootstrap interval of the difference between two success rates, paired over initial states, in points.
+
+    Args:
+        entry: What `wovr.commands.success_rate.measure_success` returned.
+        first: The same of the policy compared with.
+
+    Returns:
+        Its ends; None where the two were not measured on the same initial states.
+    """
+    mine, other = (_successes_by_state(values) for values in (entry, first))
+    if mine.keys() != other.keys() or not mine:
+        return None
+    interval = bootstrap_interval([mine[state] - other[state] for state in sorted(mine)])
+    return [round(100 * interval.low, 2), round(100 * interval.high, 2)]
+
+
+def _successes_by_state(values: Mapping[str, Any]) -> dict[tuple[str, int, int], float]:
+    """(Suite, task, initial state) -> share of its episodes that succeeded."""
+    found: dict[tuple[str, int, int], list[bool]] = {}
+    for suite, of_suite in values["suites"].items():
+        for task, init_state, steps in of_suite.get("outcomes", ()):
+            found.setdefault((suite, task, init_state), []).append(steps is not None)
+    return {state: sum(successes) / len(successes) for state, successes in found.items()}
 
 
 def versions() -> dict[str, str]:

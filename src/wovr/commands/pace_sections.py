@@ -70,23 +70,29 @@ def _headline(values: Mapping[str, Any]) -> list[Block]:
     rows = [
         [
             entry["title"],
+            _temperature(entry),
             str(entry["all"]["episodes"]),
             _percent(entry["all"]["success_rate"]),
             _interval(entry["all"]),
-            "" if number == 0 else f"{entry['points']:+.1f}",
-            "" if number == 0 else ("yes" if entry["apart"] else "no"),
+            "" if entry["over"] == entry["stage"] else f"{entry['points']:+.1f}",
+            "" if entry["over"] == entry["stage"] else _between(entry["points_interval"]),
         ]
-        for number, entry in enumerate(success)
+        for entry in success
     ]
-    bars = [Bar(entry["title"], *(entry["all"][key] for key in ("success_rate", "low", "high"))) for entry in success]
     first = success[0]["title"]
-    headings = ("policy", "episodes ", "SR ", "95 % Wilson interval ", f"points over {first} ", "intervals apart ")
+    bars = [Bar(entry["title"], *(entry["all"][key] for key in ("success_rate", "low", "high"))) for entry in success]
+    headings = ("policy", "temperature ", "episodes ", "SR ", "95 % Wilson interval ", f"points over {first} ", "95 % ")
     return [
         Paragraph(headline(values)),
         Picture(
             "success.svg", bar_chart(bars), "success rates in the simulator, held-out initial states, 95 % intervals"
         ),
         Grid(headings, rows),
+        Paragraph(
+            "The points are over the first policy measured at a temperature of the same kind: given, or chosen on "
+            "initial states of the training. Their interval is a bootstrap over initial states, both policies on the "
+            "same."
+        ),
     ]
 
 
@@ -316,6 +322,19 @@ def _percent(share: float | None) -> str:
 
 def _interval(counts: Mapping[str, Any]) -> str:
     return f"{100 * counts['low']:.1f} - {100 * counts['high']:.1f}"
+
+
+def _temperature(entry: Mapping[str, Any]) -> str:
+    """`0 (chosen of 0, 0.5, 1)`, `1`, or nothing of an actor without one."""
+    temperature, tried = entry.get("temperature"), entry.get("tried")
+    if temperature is None:
+        return ""
+    choices = ", ".join(f"{counts['temperature']:g}" for counts in tried or ())
+    return f"{temperature:g}" + (f" (chosen of {choices})" if choices else "")
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "other states" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}"
 
 
 def _rate(counts: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ class PolicyActor(Actor):
     def __init__(self, policy: Policy, name: str, temperature: float = 1.0, coherence: float = 0.0) -> None:
         self.policy = policy
         self.name = name
-        self.temperature = temperature
+        self.temperature: float = temperature
         self.coherence = coherence
         self.chunk = policy.chunk
 

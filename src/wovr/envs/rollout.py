@@ -87,10 +87,12 @@ class Actor(ABC):
     Attributes:
         name: `expert`, `random` or the fingerprint of a checkpoint: what `EpisodeMeta.policy` says.
         chunk: Actions executed open-loop, K.
+        temperature: Sampling temperature of a policy; None of an actor without one.
     """
 
     name: str
     chunk: int = CHUNK
+    temperature: float | None = None
 
     @abstractmethod
     def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
