@@ -39,7 +39,7 @@ class Result:
     Attributes:
         stage: The stage.
         folder: Its folder.
-        kind: What it measures or makes: sr, hallucination, world_model, reward, or its verb.
+        kind: What it measures or makes: sr, hallucination, advantage, world_model, reward, or its verb.
         values: Its metrics.json, or dataset.json, or keyframes.json; empty where there is none.
     """
 

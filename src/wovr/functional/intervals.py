@@ -1,10 +1,12 @@
-"""Confidence intervals of success rates."""
+"""Confidence intervals: of success rates, and of means over groups of rollouts."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,32 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == trials else (centre + half) / scale
     return Interval(low, high)
+
+
+def bootstrap_interval(
+    parts: np.ndarray, counts: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap interval (Efron 1979) of a mean of units that are drawn in groups.
+
+    The mean is sum(parts) / sum(counts); whole groups are drawn anew, with replacement. Draws without any unit are left
+    out. Groups that all say the same give an interval of no width.
+
+    Args:
+        parts: (N,) float, the sum over the units of each group.
+        counts: (N,) float, how many there are, >= 0, some of them above 0.
+        confidence: In (0, 1).
+        resamples: Draws.
+        seed: Of the draws: the same arguments give the same interval.
+
+    Raises:
+        ValueError: No group, no unit, other shapes, or a confidence out of its range.
+    """
+    if parts.shape != counts.shape or parts.ndim != 1 or not counts.sum() > 0:
+        raise ValueError(f"parts {parts.shape} and counts {counts.shape} of {counts.sum()} units")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, must be between 0 and 1")
+    chosen = np.random.default_rng(seed).integers(len(parts), size=(resamples, len(parts)))
+    sums, units = parts[chosen].sum(axis=1), counts[chosen].sum(axis=1)
+    means = sums[units > 0] / units[units > 0]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
