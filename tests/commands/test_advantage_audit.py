@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from tests.commands.point_world import LENGTHS, POINT, make_episode, write_checkpoint, write_point_dataset
+from tests.commands.point_world import POINT, make_episode, write_checkpoint, write_point_dataset
 from tests.envs.test_rollout import make_policy, save_policy
 from tests.models.tiny_world import tiny_world
 from wovr.cli import main
@@ -122,9 +121,7 @@ def test_outcomes_alone_from_keyframes(folder: Path, tmp_path: Path) -> None:
         assert "checkpoint" in entry["recipes"]["outcome"]["noise_scale"]["note"]
 
 
-def test_what_does_not_differ_has_no_scores(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_differ_has_no_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After three chunks every rollout has reached its horizon: without wind this policy has failed."""
     assert audit(folder, tmp_path, wind=0.0, chunks="3", temperature=0.01) == 0
     values = measured(tmp_path)

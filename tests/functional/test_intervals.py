@@ -1,11 +1,12 @@
-"""Wilson intervals against scipy's."""
+"""Wilson and bootstrap intervals against scipy's."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
-from wovr.functional.intervals import wilson_interval
+from wovr.functional.intervals import bootstrap_interval, wilson_interval
 
 
 @pytest.mark.parametrize("trials", [1, 2, 10, 50, 997])
@@ -31,3 +32,33 @@ def test_a_value_from_the_literature() -> None:
 def test_bad_arguments(successes: int, trials: int, confidence: float) -> None:
     with pytest.raises(ValueError, match=r"successes of|confidence"):
         wilson_interval(successes, trials, confidence)
+
+
+def test_a_bootstrap_of_groups_covers_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        counts = rng.integers(0, 4, 50)
+        # All units of a group share its mean: as few as there are groups tell the spread.
+        parts = counts * rng.normal(0.3, 1, 50)
+        interval = bootstrap_interval(parts, counts, resamples=400, seed=trial)
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_a_bootstrap_equals_scipys() -> None:
+    values = np.random.default_rng(1).exponential(size=40)
+    expected = bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=0).confidence_interval
+    found = bootstrap_interval(values, np.ones(40), resamples=20000)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert found == bootstrap_interval(values, np.ones(40), resamples=20000)
+    same = bootstrap_interval(np.full(3, 0.5), np.ones(3))
+    assert same.low == same.high == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parts", "counts", "confidence"), [([], [], 0.95), ([0.0], [0.0], 0.95), ([1.0], [1.0, 1.0], 0.95), ([1], [1], 1)]
+)
+def test_a_bootstrap_of_nothing(parts: list[float], counts: list[float], confidence: float) -> None:
+    with pytest.raises(ValueError, match=r"units|confidence"):
+        bootstrap_interval(np.array(parts), np.array(counts), confidence)

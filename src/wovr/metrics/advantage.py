@@ -56,7 +56,8 @@ class TruthScores:
             much the chunks matter.
         split_half: Rank correlation, within groups, of the means of two halves of the continuations.
         ceiling: What the true chances would have for rank correlation with the mean of C - 1 continuations, from
-            `split_half` by the Spearman-Brown formula; it holds for linear correlations, and nearly for these.
+            `split_half` by the Spearman-Brown formula. That holds for linear correlations; for these it is up to 0.05
+            too high where there are ties in the means and none in the chances.
     """
 
     success_rate: Score
