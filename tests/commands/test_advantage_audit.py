@@ -6,17 +6,47 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.commands.point_world import POINT, make_episode, write_checkpoint, write_point_dataset
+from tests.commands.point_world import POINT, SIZE, write_checkpoint
+from tests.envs.point_env import PointEnv
 from tests.envs.test_rollout import make_policy, save_policy
 from tests.models.tiny_world import tiny_world
 from wovr.cli import main
 from wovr.data.shards import finish_dataset, shard_path, write_shard
 from wovr.models.reward import SuccessClassifier
+from wovr.types import Episode, EpisodeMeta, StartState
 
 TASKS = [("spatial", task) for task in range(3)]
+
+
+def near_goal(number: int, states: bool = True) -> Episode:
+    """An episode of 24 random actions that begins a few steps from the goal."""
+    env, rng = PointEnv(SIZE), np.random.default_rng(number)
+    at = np.round(rng.uniform(-0.5, 0.5, 2), 2)
+    frames = [env.start(StartState("spatial", number % 3, sim_state=np.array([*at, at[0] + 0.2, at[1], 0.0])))["image"]]
+    seen = [env.sim_state().copy()]
+    actions = rng.uniform(-1, 1, (24, 2)).astype(np.float32)
+    for action in actions:
+        frames.append(env.step(action)[0]["image"])
+        seen.append(env.sim_state().copy())
+    meta = EpisodeMeta("move", "spatial", number % 3, 0, 5.0, "random", POINT)
+    kept = np.stack(seen) if states else None
+    return Episode(f"e-{number}", np.stack(frames), actions, np.zeros(25, bool), meta, sim_state=kept)
+
+
+def write_episodes(folder: Path, states: bool = True) -> Path:
+    """Two episodes of each of three tasks, and keyframes of them in the folder KEYFRAMES beside it.
+
+    The last action dimension stands for a gripper: at random it is opened and closed.
+    """
+    write_shard(shard_path(folder, "spatial", 0), [near_goal(number, states) for number in range(6)])
+    finish_dataset(folder)
+    words = ("--out", str(folder.with_name("keyframes")), "--lead", "1,4", "--memory", "2")
+    assert main(["data", "keyframes", str(folder), *words]) == 0
+    return folder
 
 
 def write_judge(path: Path, tasks: list[tuple[str, int]] = TASKS, **arguments: Any) -> Path:
@@ -28,18 +58,15 @@ def write_judge(path: Path, tasks: list[tuple[str, int]] = TASKS, **arguments: A
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Episodes of three tasks, with keyframes and without states, and untrained networks."""
     folder = tmp_path_factory.mktemp("audit")
-    write_point_dataset(folder / "data", (25, 25, 25))
-    # The last action dimension stands for a gripper: it is opened and closed at random, and each time is a moment.
-    words = ("--lead", "1,4", "--memory", "2")
-    assert main(["data", "keyframes", str(folder / "data"), "--out", str(folder / "keyframes"), *words]) == 0
+    write_episodes(folder / "data")
     save_policy(folder / "policy.ckpt", make_policy())
     write_checkpoint(folder / "wm.ckpt", tiny_world(backbone={"action_dim": 2}))
-    write_judge(folder / "reward.ckpt", window=2, threshold=0.5)
+    write_judge(folder / "reward.ckpt", window=2, threshold=0.9)
     write_judge(folder / "value.ckpt", window=2, judges="outcome")
     return folder
 
 
-def audit(folder: Path, out: Path, *words: str, wind: float = 0.3, **changes: Any) -> int:
+def audit(folder: Path, out: Path, *words: str, wind: float = 0.05, **changes: Any) -> int:
     options: dict[str, Any] = {
         "policy": folder / "policy.ckpt",
         "suite": "spatial",
@@ -47,7 +74,7 @@ def audit(folder: Path, out: Path, *words: str, wind: float = 0.3, **changes: An
         "out": out,
         "metrics": "advantage",
         "env": POINT,
-        "env_args.size": 16,
+        "env_args.size": SIZE,
         "env_args.wind": wind,
         "groups": 4,
         "group_size": 3,
@@ -74,10 +101,11 @@ def measured(out: Path) -> dict[str, Any]:
 def test_every_recipe_is_held_against_the_truth(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert audit(folder, tmp_path / "one", **networks(folder)) == 0
+    given = networks(folder) | {"groups": 6, "group_size": 4}
+    assert audit(folder, tmp_path / "one", **given) == 0
     printed = capsys.readouterr().out
     values = measured(tmp_path / "one")
-    assert (values["groups"], values["chunk"], values["from_keyframes"]) == (4, 8, 0)
+    assert (values["groups"], values["chunk"], values["from_keyframes"]) == (6, 8, 0)
     assert [entry["chunks"] for entry in values["chunks"]] == [1, 2]
     for entry in values["chunks"]:
         assert set(entry["recipes"]) == {"outcome", "value, real", "value, imagined"}
@@ -87,27 +115,28 @@ def test_every_recipe_is_held_against_the_truth(
                 score = recipe[name]
                 assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
             assert -1 <= recipe["rank_correlation"]["value"] <= 1
+            assert 1 < recipe["rank_correlation"]["groups"] <= 6
             scale = recipe["noise_scale"]
             assert scale["noise"] > 0
             assert (scale["value"] is None) == (scale["signal"] <= 0)
-            assert scale["value"] is None or scale["value"] == pytest.approx(3 * scale["noise"] / scale["signal"])
+            assert scale["value"] is None or scale["value"] == pytest.approx(4 * scale["noise"] / scale["signal"])
             assert scale["value"] is not None or scale["note"]
     # More rollouts have ended after more chunks, and what has ended is not continued.
     settled = [entry["truth"]["settled"]["value"] for entry in values["chunks"]]
     assert 0 <= settled[0] <= settled[1] < 1
-    going_on = sum(12 - round(12 * share) for share in settled)
-    assert values["rollouts"] == 12 + 3 * going_on
+    going_on = sum(24 - round(24 * share) for share in settled)
+    assert values["rollouts"] == 24 + 3 * going_on
     assert f"{values['rollouts']} rollouts in the simulator" in printed
     assert printed.index("value, real") < printed.index("value, imagined")
     before = (tmp_path / "one" / "metrics.json").stat().st_mtime_ns
-    assert audit(folder, tmp_path / "one", **networks(folder)) == 0
+    assert audit(folder, tmp_path / "one", **given) == 0
     again = capsys.readouterr().out
     assert again.startswith(f"{tmp_path / 'one'} is complete\n")
     assert again.split("\n", 1)[1] == printed.split("\n", 1)[1]
     assert (tmp_path / "one" / "metrics.json").stat().st_mtime_ns == before
-    assert audit(folder, tmp_path / "two", **networks(folder), workers=2) == 0
+    assert audit(folder, tmp_path / "two", **given, workers=2) == 0
     assert measured(tmp_path / "two") == values
-    assert audit(folder, tmp_path / "one", **networks(folder), seed=1) == 2
+    assert audit(folder, tmp_path / "one", **given, seed=1) == 2
     assert "seed was 0" in capsys.readouterr().err
 
 
@@ -122,12 +151,12 @@ def test_outcomes_alone_from_keyframes(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_differ_has_no_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After three chunks every rollout has reached its horizon: without wind this policy has failed."""
-    assert audit(folder, tmp_path, wind=0.0, chunks="3", temperature=0.01) == 0
+    """After three chunks every rollout has reached its horizon; so cold a policy always does the same."""
+    assert audit(folder, tmp_path, wind=0.0, chunks="3", temperature=1e-6) == 0
     values = measured(tmp_path)
     [entry] = values["chunks"]
     assert entry["truth"]["settled"]["value"] == 1
-    assert entry["truth"]["ceiling"] == {"value": None, "low": None, "high": None}
+    assert entry["truth"]["ceiling"] == {"value": None, "low": None, "high": None, "groups": 0}
     assert entry["recipes"]["outcome"]["pairwise"]["value"] is None
     assert entry["recipes"]["outcome"]["groups_with_signal"]["value"] == 0
     assert entry["recipes"]["outcome"]["noise_scale"]["note"] == "no group has a gradient"
@@ -143,9 +172,11 @@ def test_what_does_not_differ_has_no_scores(folder: Path, tmp_path: Path, capsys
         (("--group_size", "1"), "--group_size is 1; give 2 or more"),
         (("--continuations", "1"), "--continuations is 1; give 2 or more"),
         (("--num_envs", "0"), "--num_envs is 0; give 1 or more"),
-        (("--chunks", "0"), "--chunks is '0'; give different numbers from 1 on"),
-        (("--chunks", "1,1"), "--chunks is '1,1'; give different numbers from 1 on"),
+        (("--chunks", "0"), "--chunks is '0'; give different numbers from 1 to 512"),
+        (("--chunks", "1,1"), "--chunks is '1,1'; give different numbers from 1 to 512"),
         (("--chunks", "one"), "--chunks is 'one'; give numbers separated by commas"),
+        (("--chunks", "1,600"), "--chunks is '1,600'; give different numbers from 1 to 512"),
+        (("--device", "abacus"), "--device is 'abacus'; give auto, cpu or cuda"),
         (("--temperature", "0"), "--temperature is 0.0; give a number above 0"),
         (("--suite", "goal"), "no episode of suite 'goal'; the suites there are spatial"),
         (("--suite", "spatial,goal"), "--suite is 'spatial,goal'; give one suite"),
@@ -189,16 +220,9 @@ def test_what_cannot_be_measured_is_a_line(
 def test_start_states_that_no_simulator_can_be_put_into(
     starts: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    episodes = [make_episode(number, 25) for number in range(3)]
-    for episode in episodes:
-        episode.sim_state = None
-    write_shard(shard_path(tmp_path / "data", "spatial", 0), episodes)
-    finish_dataset(tmp_path / "data")
-    more = {"data": tmp_path / "data"}
+    more = {"data": write_episodes(tmp_path / "data", states=False)}
     if starts == "keyframes":
         more["keyframes"] = tmp_path / "keyframes"
-        words = ("--lead", "1,4", "--memory", "2")
-        assert main(["data", "keyframes", str(tmp_path / "data"), "--out", str(more["keyframes"]), *words]) == 0
-        capsys.readouterr()
+    capsys.readouterr()
     assert audit(folder, tmp_path / "out", **more) == 2
     assert "holds no sim_state, so it cannot be replayed; give episodes" in capsys.readouterr().err

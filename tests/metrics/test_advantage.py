@@ -74,6 +74,16 @@ def test_scores_are_those_of_a_loop() -> None:
     assert found.groups_with_signal.value == np.mean([len(set(row)) > 1 for row in returns])
 
 
+def test_one_group_has_no_interval() -> None:
+    outcomes = np.zeros((3, 2, 2))
+    outcomes[1, 1] = 1
+    found = return_scores(outcomes[..., 0], outcomes)
+    assert (found.rank_correlation.value, found.rank_correlation.groups) == (1.0, 1)
+    assert found.rank_correlation.low is found.rank_correlation.high is None
+    assert found.groups_with_signal.groups == 3
+    assert found.groups_with_signal.low is not None
+
+
 def test_nothing_to_order() -> None:
     found = return_scores(np.zeros((3, 2)), np.zeros((3, 2, 2)))
     assert found.rank_correlation.value is found.pairwise.value is found.pairwise.low is None

@@ -150,7 +150,8 @@ def evaluate_advantage(
     if run.is_done() and path.exists():
         print(f"{out} is complete")
     else:
-        judge = _load_judge(value, pool, device) if value else None
+        place = choose_device(device)
+        judge = _load_judge(value, pool).to(place) if value else None
         imagined = None
         if world_model:
             # The cut is set anew for each number of chunks.
@@ -202,13 +203,15 @@ def evaluate_advantage(
 def _chunk_numbers(chunks: str) -> list[int]:
     """The numbers of chunks behind `--chunks`, rising."""
     found = numbers("chunks", chunks, int)
-    if not found or min(found) < 1 or len(set(found)) < len(found):
-        raise UserError(f"--chunks is '{chunks}'", "give different numbers from 1 on, separated by commas")
+    if not found or min(found) < 1 or max(found) > MAX_FRAMES or len(set(found)) < len(found):
+        raise UserError(
+            f"--chunks is '{chunks}'", f"give different numbers from 1 to {MAX_FRAMES}, separated by commas"
+        )
     return sorted(found)
 
 
-def _load_judge(value: str, pool: StartStates, device: str) -> SuccessClassifier:
-    """The value function, where it computes."""
+def _load_judge(value: str, pool: StartStates) -> SuccessClassifier:
+    """The value function, which has to know the tasks of all start states."""
     judge = load_value(Path(value), pool)
     unknown = [(task.suite, task.index) for task in pool.tasks if (task.suite, task.index) not in judge.tasks]
     if unknown:
@@ -217,7 +220,7 @@ def _load_judge(value: str, pool: StartStates, device: str) -> SuccessClassifier
             "for",
             "train one on episodes of all tasks, or choose some with --tasks",
         )
-    return judge.to(choose_device(device))
+    return judge
 
 
 def _check_chunk(policy: str, actor: Actor, imagined: ImaginedVectorEnv | None) -> None:

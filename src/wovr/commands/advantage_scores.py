@@ -107,7 +107,7 @@ def advantage_table(values: Mapping[str, Any]) -> RenderableType:
     for entry in values["chunks"]:
         truth.add_row(str(entry["chunks"]), *(_cell(entry["truth"][name]) for name in names))
     table = Table(
-        *("chunks", "return", "rank correlation", "pairs ordered rightly", "groups with signal"),
+        *("chunks", "return", "rank correlation", "over groups", "pairs ordered rightly", "groups with signal"),
         "noise scale, rollouts",
         title="what GRPO could take for the return",
     )
@@ -116,6 +116,7 @@ def advantage_table(values: Mapping[str, Any]) -> RenderableType:
         for name in (name for name in RECIPES if name in entry["recipes"]):
             scores = entry["recipes"][name]
             cells = [_cell(scores[key]) for key in ("rank_correlation", "pairwise", "groups_with_signal")]
+            cells.insert(1, str(scores["rank_correlation"]["groups"]))
             table.add_row(str(entry["chunks"]), name, *cells, _scale_cell(scores["noise_scale"]))
             if scores["noise_scale"]["value"] is None:
                 notes[f"{name} after {entry['chunks']}: no noise scale, {scores['noise_scale']['note']}"] = None
@@ -126,7 +127,8 @@ def advantage_table(values: Mapping[str, Any]) -> RenderableType:
 def _cell(score: Mapping[str, float | None]) -> str:
     if score["value"] is None:
         return "-"
-    return f"{score['value']:.2f} ({score['low']:.2f} - {score['high']:.2f})"
+    interval = "" if score["low"] is None else f" ({score['low']:.2f} - {score['high']:.2f})"
+    return f"{score['value']:.2f}{interval}"
 
 
 def _scale_cell(scale: Mapping[str, Any]) -> str:

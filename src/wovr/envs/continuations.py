@@ -161,12 +161,12 @@ def play_continuations(
         progress: Told of every continuation.
 
     Returns:
-        n -> (R, C) float32, 1 for success; of a rollout that had ended, C times its own outcome.
+        n -> (R, C) float64, 1 for success; of a rollout that had ended, C times its own outcome.
 
     Raises:
         UserError: See `roll_out`.
     """
-    outcomes = {n: np.zeros((len(beginnings), continuations), np.float32) for n in chunks}
+    outcomes = {n: np.zeros((len(beginnings), continuations)) for n in chunks}
     places: dict[int, tuple[int, int, int]] = {}
 
     def plan() -> Iterator[EpisodeStart]:

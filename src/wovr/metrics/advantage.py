@@ -25,24 +25,32 @@ class Score:
 
     Attributes:
         value: The mean; None where there is nothing to take it of.
-        low: Lower end; None like `value`.
-        high: Upper end.
+        low: Lower end; None where fewer than two groups say something. Of a handful it is too narrow.
+        high: Upper end, likewise.
+        groups: Groups that say something.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    groups: int
 
     @classmethod
     def of(
         cls, parts: np.ndarray, counts: np.ndarray, seed: int, then: Callable[[float], float] | None = None
     ) -> Score:
         """sum(parts) / sum(counts), each (N,) float a group; `then` is a rising function applied to it."""
-        if not counts.sum() > 0:
-            return cls(None, None, None)
+        groups = int((counts > 0).sum())
+        if groups == 0:
+            return cls(None, None, None, 0)
+        mean = float(parts.sum() / counts.sum())
+        value = mean if then is None else then(mean)
+        if groups == 1:
+            return cls(value, None, None, 1)
         interval = bootstrap_interval(parts, counts, seed=seed)
-        values = (float(parts.sum() / counts.sum()), interval.low, interval.high)
-        return cls(*(values if then is None else map(then, values)))
+        ends = interval.low, interval.high
+        low, high = ends if then is None else map(then, ends)
+        return cls(value, low, high, groups)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,9 @@ class ReturnScores:
 
     Attributes:
         rank_correlation: Mean of Spearman's within a group, over the groups in which both returns and truth differ.
+            Returns that seldom differ, as outcomes do, are spared the groups in which they say nothing.
         pairwise: Share of the pairs of a group with different truth that the returns order rightly; ties count a half.
+            The pairs are the same for all returns: this is the score to compare them by.
         groups_with_signal: Share of the groups whose returns differ.
     """
 

@@ -24,7 +24,7 @@ from wovr.types import Observation
 MAX_SPLITS = 16
 """Sums of gradients that are held at once, each as large as the policy."""
 
-_MICRO_BATCH = 64
+_MICRO_BATCH = 16
 """Chunks computed at a time, a matter of memory."""
 
 
