@@ -30,6 +30,7 @@ def test_what_a_stage_will_take(tmp_path: Path) -> None:
         {"command": "rl", "config": str(config), "args": {"env": "imagined", "eval_env": None}},
         {"command": "evaluate", "args": {"episodes": 20, "policy": "x"}},
         {"command": "evaluate", "args": {"episodes": 5, "metrics": "hallucination", "world_model": "x"}},
+        {"command": "evaluate", "args": {"metrics": "advantage", "groups": 5, "chunks": "1,3", "world_model": "x"}},
         {"command": "evaluate", "args": {"world_model": "x"}},
         {"command": "evaluate", "args": {"reward": "x"}},
         {"command": "fit"},
@@ -41,9 +42,10 @@ def test_what_a_stage_will_take(tmp_path: Path) -> None:
         Episodes(),
         Episodes(per_task=20),
         Episodes(per_task=5),
+        Episodes(evaluated=5 * 8 * (1 + 2 * 8)),
         *[Episodes()] * 3,
     ]
-    kinds = ["collect", "rl", "rl", "rl", "sr", "hallucination", "world_model", "reward", "fit"]
+    kinds = ["collect", "rl", "rl", "rl", "sr", "hallucination", "advantage", "world_model", "reward", "fit"]
     assert [kind_of(stage) for stage in found] == kinds
     for args in ({}, {"episodes": "many"}):
         with pytest.raises(UserError, match="stage 's0': episodes is"):
@@ -75,6 +77,7 @@ def test_what_a_stage_took(tmp_path: Path) -> None:
         ONLINE,
         {"command": "evaluate", "args": {"episodes": 20, "policy": "x"}},
         {"command": "evaluate", "args": {"episodes": 20, "metrics": "hallucination"}},
+        {"command": "evaluate", "args": {"metrics": "advantage"}},
         {"command": "fit"},
     )
     folders = {stage.name: tmp_path / stage.name for stage in found}
@@ -82,8 +85,9 @@ def test_what_a_stage_took(tmp_path: Path) -> None:
     write_json(folders["s1"] / "metrics.json", {"real_episodes": 28, "evaluation_episodes": 6})
     write_json(folders["s2"] / "metrics.json", {"sr": {"all": {"episodes": 200}}})
     write_json(folders["s3"] / "metrics.json", {"hallucination": {"rollouts": 100}})
-    expected = [Episodes(12), Episodes(28, 6), Episodes(0, 200), Episodes(0, 100), Episodes()]
+    write_json(folders["s4"] / "metrics.json", {"advantage": {"rollouts": 50}})
+    expected = [Episodes(12), Episodes(28, 6), Episodes(0, 200), Episodes(0, 100), Episodes(0, 50), Episodes()]
     assert [taken_episodes(stage, folders[stage.name]) for stage in found] == expected
     budget = count_budget(found, 40, folders)
-    assert (budget.spent, budget.evaluated, budget.per_task) == (40, 306, 0)
+    assert (budget.spent, budget.evaluated, budget.per_task) == (40, 356, 0)
     assert budget.as_json()["by_stage"]["s0"] == {"collected": 12, "evaluated": 0}

@@ -1,4 +1,4 @@
-"""Intervals against scipy's."""
+"""Wilson and bootstrap intervals against scipy's."""
 
 from __future__ import annotations
 
@@ -34,18 +34,31 @@ def test_bad_arguments(successes: int, trials: int, confidence: float) -> None:
         wilson_interval(successes, trials, confidence)
 
 
-def test_bootstrap_equals_scipys_but_for_the_draws() -> None:
-    differences = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 300, p=[0.1, 0.6, 0.3])
-    expected = bootstrap((differences,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
-    found = bootstrap_interval(differences)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
-    assert found == bootstrap_interval(differences.tolist())
-    narrow = bootstrap_interval(differences, confidence=0.5, resamples=700)
-    assert found.low < narrow.low < differences.mean() < narrow.high < found.high
-    assert bootstrap_interval([0.25]).low == bootstrap_interval([0.25]).high == 0.25
+def test_a_bootstrap_of_groups_covers_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        counts = rng.integers(0, 4, 50)
+        # All units of a group share its mean: as few as there are groups tell the spread.
+        parts = counts * rng.normal(0.3, 1, 50)
+        interval = bootstrap_interval(parts, counts, resamples=400, seed=trial)
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.9 <= covered / 200 <= 0.99
 
 
-@pytest.mark.parametrize(("values", "confidence"), [([], 0.95), ([[1.0]], 0.95), ([1.0], 0.0), ([1.0], 1.0)])
-def test_bootstrap_refuses_what_it_cannot_do(values: list, confidence: float) -> None:
-    with pytest.raises(ValueError, match=r"values of shape|confidence is"):
-        bootstrap_interval(values, confidence)
+def test_a_bootstrap_equals_scipys() -> None:
+    values = np.random.default_rng(1).exponential(size=40)
+    expected = bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=0).confidence_interval
+    found = bootstrap_interval(values, np.ones(40), resamples=20000)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert found == bootstrap_interval(values, np.ones(40), resamples=20000)
+    same = bootstrap_interval(np.full(3, 0.5), np.ones(3))
+    assert same.low == same.high == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parts", "counts", "confidence"), [([], [], 0.95), ([0.0], [0.0], 0.95), ([1.0], [1.0, 1.0], 0.95), ([1], [1], 1)]
+)
+def test_a_bootstrap_of_nothing(parts: list[float], counts: list[float], confidence: float) -> None:
+    with pytest.raises(ValueError, match=r"units|confidence"):
+        bootstrap_interval(np.array(parts), np.array(counts), confidence)

@@ -2,7 +2,8 @@
 
 With `--world_model` it measures a world model: `wovr.commands.world_model_quality`; with `--reward` a success
 classifier: `wovr.commands.reward_quality`; with `--metrics hallucination` a policy in a world model against reality:
-`wovr.commands.hallucination`.
+`wovr.commands.hallucination`; with `--metrics advantage` what GRPO takes for advantage against the truth:
+`wovr.commands.advantage_audit`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from wovr import __version__
-from wovr.commands.arguments import alone_in_out, call, numbers
+from wovr.commands.arguments import alone_in_out, call, numbers, words
 from wovr.commands.success_rate import measure_success, success_table
 from wovr.commands.terminal import table_console
 from wovr.envs.rollout import policy_name
@@ -69,7 +70,8 @@ def evaluate(
 
     Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured. A world
     model, or a success classifier, is measured with other options: wovr evaluate --help --world_model CKPT, or --reward
-    CKPT. So is what a policy's imagined success is worth: wovr evaluate --help --metrics hallucination.
+    CKPT. So is what a policy's imagined success is worth: wovr evaluate --help --metrics hallucination; and what RL
+    learns from: wovr evaluate --help --metrics advantage.
 
     Args:
         policy: Who acts: expert, random, or the path of a policy's checkpoint.
@@ -142,7 +144,11 @@ def evaluate(
 
 def main(args: Sequence[str]) -> None:
     """Run the verb."""
-    if _asks_for_hallucination(args):
+    if _asks_for("advantage", args):
+        from wovr.commands.advantage_audit import evaluate_advantage
+
+        call(alone_in_out(evaluate_advantage), args, "evaluate")
+    elif _asks_for("hallucination", args):
         from wovr.commands.hallucination import evaluate_hallucination
 
         call(alone_in_out(evaluate_hallucination), args, "evaluate")
@@ -158,8 +164,8 @@ def main(args: Sequence[str]) -> None:
         call(alone_in_out(evaluate), args, "evaluate")
 
 
-def _asks_for_hallucination(args: Sequence[str]) -> bool:
-    """Whether `--metrics` names it; other arguments go with it than with other metrics."""
+def _asks_for(name: str, args: Sequence[str]) -> bool:
+    """Whether `--metrics` names a metric that is measured on its own: other arguments go with it than with others."""
     values = [word.partition("=")[2] for word in args if word.startswith("--metrics=")]
     values += [value for word, value in pairwise(args) if word == "--metrics"]
-    return any("hallucination" in value.split(",") for value in values)
+    return any(name in words(value) for value in values)

@@ -155,7 +155,7 @@ def evaluate_hallucination(
         starts = pool.draw(episodes * len(pool.tasks), np.random.default_rng(seed))
         rows = min(num_envs, len(starts))
         with closing(future_simulators(env, env_args or {}, rows, count_workers(workers))) as simulators:
-            check_replay(imagined, simulators, starts)
+            check_replay(pool, simulators, starts)
             run.start()
             report = PairReport(out, pool.tasks, videos, pool.fps)
             with ActingProgress("imagine and replay", len(starts)) as progress:

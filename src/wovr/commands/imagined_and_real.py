@@ -14,6 +14,7 @@ from wovr.commands.quality_report import write_side_by_side
 from wovr.data.preview import file_name
 from wovr.envs.futures import Future, PlayedFuture, play_futures
 from wovr.envs.imagined import ImaginedVectorEnv
+from wovr.envs.imagined_starts import StartPool
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
 from wovr.envs.workers import WorkerVectorEnv
@@ -79,8 +80,13 @@ class Pair:
         return np.minimum(10 * np.log10(255.0**2 / error), 99.0)
 
 
-def check_replay(env: ImaginedVectorEnv, simulators: WorkerVectorEnv, starts: Sequence[StartState]) -> None:
-    """Check that what is imagined from these start states can be replayed in these simulators.
+def check_replay(pool: StartPool, simulators: WorkerVectorEnv, starts: Sequence[StartState]) -> None:
+    """Check that rollouts from start states of stored episodes can be made in these simulators too.
+
+    Args:
+        pool: Where the start states come from.
+        simulators: The simulators.
+        starts: The start states.
 
     Raises:
         UserError: A start state without a simulator state, or pictures or actions unlike the simulator's.
@@ -91,15 +97,15 @@ def check_replay(env: ImaginedVectorEnv, simulators: WorkerVectorEnv, starts: Se
                 f"a start state of {start.suite}/{start.task} holds no sim_state, so it cannot be replayed",
                 "give episodes collected with wovr collect in an environment that can save its state",
             )
-    if simulators.image_size != env.image_size:
+    if simulators.image_size != pool.image_size:
         raise UserError(
             f"the simulator shows pictures of {simulators.image_size[0]} x {simulators.image_size[1]}, the episodes "
-            f"have {env.image_size[0]} x {env.image_size[1]}",
-            f"give the arguments they were collected with, e.g. --env_args.size {env.image_size[0]}",
+            f"have {pool.image_size[0]} x {pool.image_size[1]}",
+            f"give the arguments they were collected with, e.g. --env_args.size {pool.image_size[0]}",
         )
-    if simulators.action_dim != env.action_dim:
+    if simulators.action_dim != pool.action_dim:
         raise UserError(
-            f"the simulator takes actions of {simulators.action_dim} dimensions, the world model of {env.action_dim}",
+            f"the simulator takes actions of {simulators.action_dim} dimensions, the episodes' have {pool.action_dim}",
             "give the environment that the episodes come from with --env",
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wovr.commands.arguments import words
 from wovr.commands.pace_stages import COUNTS, Stage
 from wovr.errors import UserError
 from wovr.runs import read_json
@@ -51,6 +52,10 @@ def planned_episodes(stage: Stage) -> Episodes:
         return Episodes(int(rollouts), evaluated)
     if kind_of(stage) in ("sr", "hallucination"):
         return Episodes(per_task=_number(stage, "episodes"))
+    if kind_of(stage) == "advantage":  # at most: rollouts that have ended are not continued
+        places = len(words(str(stage.option("chunks", "1,2,4"))))
+        each = 1 + places * _number(stage, "continuations", 8)
+        return Episodes(evaluated=_number(stage, "groups", 40) * _number(stage, "group_size", 8) * each)
     return Episodes()
 
 
@@ -66,6 +71,8 @@ def taken_episodes(stage: Stage, folder: Path) -> Episodes:
         return Episodes(evaluated=int(values["sr"]["all"]["episodes"]))
     if "hallucination" in values:
         return Episodes(evaluated=int(values["hallucination"]["rollouts"]))
+    if "advantage" in values:
+        return Episodes(evaluated=int(values["advantage"]["rollouts"]))
     return Episodes()
 
 
@@ -155,11 +162,12 @@ def count_budget(stages: Sequence[Stage], limit: int | None, finished: Mapping[s
 
 
 def kind_of(stage: Stage) -> str:
-    """What a stage measures or makes: sr, hallucination, world_model, reward, or its verb."""
+    """What a stage measures or makes: sr, hallucination, advantage, world_model, reward, or its verb."""
     if stage.verb != "evaluate":
         return stage.verb
-    if "hallucination" in str(stage.option("metrics", "")).split(","):
-        return "hallucination"
+    for name in ("hallucination", "advantage"):
+        if name in str(stage.option("metrics", "")).split(","):
+            return name
     return next((name for name in ("world_model", "reward") if stage.option(name)), "sr")
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wovr import __version__
 from wovr.commands.pace_budget import Budget, kind_of
 from wovr.commands.pace_folders import read_record
@@ -40,7 +42,7 @@ class Result:
     Attributes:
         stage: The stage.
         folder: Its folder.
-        kind: What it measures or makes: sr, hallucination, world_model, reward, or its verb.
+        kind: What it measures or makes: sr, hallucination, advantage, world_model, reward, or its verb.
         values: Its metrics.json, or dataset.json, or keyframes.json; empty where there is none.
     """
 
@@ -179,7 +181,8 @@ def points_interval(entry: Mapping[str, Any], first: Mapping[str, Any]) -> list[
     mine, other = (_successes_by_state(values) for values in (entry, first))
     if mine.keys() != other.keys() or not mine:
         return None
-    interval = bootstrap_interval([mine[state] - other[state] for state in sorted(mine)])
+    differences = np.array([mine[state] - other[state] for state in sorted(mine)])
+    interval = bootstrap_interval(differences, np.ones(len(differences)))
     return [round(100 * interval.low, 2), round(100 * interval.high, 2)]
 
 

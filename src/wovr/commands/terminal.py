@@ -40,13 +40,13 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def episode_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar of episodes; gives what advances it by one episode, or by as many as it is told."""
+def episode_progress(title: str, total: int, unit: str = "episodes") -> Iterator[Callable[..., None]]:
+    """A bar of episodes, or another unit; gives what advances it by one, or by as many as it is told."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("episodes"),
+        TextColumn(unit),
         TimeRemainingColumn(),
     )
     with progress_bar(*columns) as progress:

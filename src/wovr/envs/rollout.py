@@ -176,6 +176,11 @@ def roll_out(
                     yield row.rollout()
 
 
+def environment_seed(seed: int, number: int) -> int:
+    """What seeds the environment's own randomness in an episode, by the command's seed and the episode's number."""
+    return int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0])
+
+
 def _start(
     env: ChunkVectorEnv,
     rows: list[_Row | None],
@@ -190,7 +195,7 @@ def _start(
     for index, episode in filled:
         starts[index], mask[index] = episode.start, True
         number = episode.number if episode.env_number is None else episode.env_number
-        seeds[index] = int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0])
+        seeds[index] = environment_seed(seed, number)
     env.reset(seed=seeds, options={"start_states": starts, "reset_mask": mask})  # type: ignore[arg-type]
     observation = env.observe()
     recorded = [Recorded()] * len(filled)

@@ -1,9 +1,8 @@
-"""Confidence intervals of success rates and of their differences."""
+"""Confidence intervals: of success rates, and of means over groups, of rollouts or of initial states."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -52,29 +51,29 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
 
 
 def bootstrap_interval(
-    values: Sequence[float] | np.ndarray, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    parts: np.ndarray, counts: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap interval of a mean (Efron 1979), over independent units such as initial states.
+    """Percentile bootstrap interval (Efron 1979) of a mean of units that are drawn in groups.
+
+    The mean is sum(parts) / sum(counts); whole groups are drawn anew, with replacement. Draws without any unit are left
+    out. Groups that all say the same give an interval of no width.
 
     Args:
-        values: (n,), one a unit, n at least 1; of two policies on the same states, the differences.
+        parts: (N,) float, the sum over the units of each group.
+        counts: (N,) float, how many there are, >= 0, some of them above 0.
         confidence: In (0, 1).
-        resamples: Means drawn.
-        seed: Of the draws: the same values give the same interval.
+        resamples: Draws.
+        seed: Of the draws: the same arguments give the same interval.
 
     Raises:
-        ValueError: No values, or a confidence outside its range.
+        ValueError: No group, no unit, other shapes, or a confidence out of its range.
     """
-    found = np.asarray(values, np.float64)
-    if found.ndim != 1 or not found.size:
-        raise ValueError(f"values of shape {found.shape}, must be (n,) with n at least 1")
+    if parts.shape != counts.shape or parts.ndim != 1 or not counts.sum() > 0:
+        raise ValueError(f"parts {parts.shape} and counts {counts.shape} of {counts.sum()} units")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, must be between 0 and 1")
-    generator = np.random.default_rng(seed)
-    # Counts of a resample's units are multinomial; a few hundred resamples at a time bound the memory.
-    even = np.full(found.size, 1 / found.size)
-    means = [
-        generator.multinomial(found.size, even, size=min(500, resamples - i)) @ found for i in range(0, resamples, 500)
-    ]
-    low, high = np.quantile(np.concatenate(means) / found.size, [(1 - confidence) / 2, (1 + confidence) / 2])
+    chosen = np.random.default_rng(seed).integers(len(parts), size=(resamples, len(parts)))
+    sums, units = parts[chosen].sum(axis=1), counts[chosen].sum(axis=1)
+    means = sums[units > 0] / units[units > 0]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
