@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -128,8 +129,28 @@ def test_imagined_rollouts_are_cut_where_a_value_function_takes_over(
     assert "--value without --cut_after; give both" in capsys.readouterr().err
     assert rl("more", *REAL, "--cut_after", "8") == 2
     assert "--cut_after without --value; give both" in capsys.readouterr().err
+    assert rl("more", *REAL, "--model.gae_lambda", "0.5") == 2
+    assert "model.gae_lambda without --value; give both" in capsys.readouterr().err
+    assert rl("more", *parts, "--start_value", "[0.1,0.9]") == 2
+    assert "--start_value without --value; give both" in capsys.readouterr().err
+    assert rl("more", *parts, "--value", "value.ckpt", "--start_value", "[0.9,0.1]") == 2
+    assert "--start_value is [0.9, 0.1]; give two probabilities" in capsys.readouterr().err
     assert rl("more", *parts, "--value", "reward.ckpt", "--cut_after", "8") == 2
     assert "reward.ckpt: holds a success classifier" in capsys.readouterr().err
+
+
+def test_whole_rollouts_have_the_credit_of_their_chunks(rl: Rl, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = imagined_parts()
+    tasks = [("spatial", task) for task in range(3)]
+    write_checkpoint(Path("value.ckpt"), SuccessClassifier(window=1, channels=[8, 8], tasks=tasks, judges="outcome"))
+    credit = ("--value", "value.ckpt", "--model.gae_lambda", "0.5", "--start_value", "[0,1]")
+    for out, where in (("imagined", (*parts, "--horizon", "16")), ("real", (*REAL, "--data", "data"))):
+        assert rl(out, *where, *credit, "--model.ratio", "chunk", "--model.coherence", "0.5") == 0
+        assert re.search(r"\d+ of \d+ first frames have a value from 0 to 1", capsys.readouterr().out)
+        rows = json.loads(Path(out, "metrics.json").read_text())["curve"]
+        assert all(row["groups_without_signal"] < 1 for row in rows)
+        assert max(row["rollout_frames"] for row in rows) > 16 * 8, "nothing is cut"
+        assert all(0 <= row["clip_fraction"] < 1 for row in rows)
 
 
 def test_the_simulator_can_stand_in_for_imagination(rl: Rl) -> None:

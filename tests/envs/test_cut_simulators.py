@@ -64,9 +64,10 @@ def test_a_rollout_is_the_simulators_up_to_the_cut(two: CutSimulators) -> None:
         np.testing.assert_array_equal(second.images[row, 3:], np.repeat(second.images[row, 2:3], 5, axis=0))
     assert second.truncated.tolist() == [[False, False, True] + [False] * 5] * 2
     assert second.done.all()
-    assert not first.info["value"].any()
+    assert np.argwhere(first.info["value"]).tolist() == [[0, 7], [1, 7]]  # they go on: what is foreseen there
     assert np.argwhere(second.info["value"]).tolist() == [[0, 2], [1, 2]]
-    [seen] = two.value.clips  # type: ignore[attr-defined]
+    before, seen = two.value.clips  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(before, first.images[:, -3:])
     np.testing.assert_array_equal(seen, second.images[:, :3])
     assert not two.step_chunk(acted[:, :8]).valid.any()
 
@@ -79,6 +80,7 @@ def test_rows_that_began_later_are_cut_later(two: CutSimulators) -> None:
     step = two.step_chunk(actions(8, 1))
     assert step.valid.sum(axis=1).tolist() == [3, 8]
     assert np.flatnonzero(step.truncated.any(axis=0)).tolist() == [2]
+    assert np.argwhere(step.info["value"]).tolist() == [[0, 2], [1, 7]]  # a row that goes on has none where others end
     step = two.step_chunk(actions(8, 2))
     assert step.valid.sum(axis=1).tolist() == [0, 3]
     assert np.argwhere(step.info["value"]).tolist() == [[1, 2]]

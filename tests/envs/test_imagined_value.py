@@ -37,9 +37,10 @@ def test_a_cut_rollout_has_the_value_of_its_last_frame() -> None:
     first, second = env.step_chunk(some_actions(3)), env.step_chunk(some_actions(3, seed=1))
     assert first.valid.sum(axis=1).tolist() == [8, 8, 5]
     assert second.valid.sum(axis=1).tolist() == [3, 3, 0]
-    assert not first.info["value"].any()
+    assert np.argwhere(first.info["value"]).tolist() == [[0, 7], [1, 7]]  # they go on: what is foreseen there
     assert np.argwhere(second.info["value"]).tolist() == [[0, 2]]
-    [seen] = value.clips
+    before, seen = value.clips
+    np.testing.assert_array_equal(before, first.images[:2, -2:])
     np.testing.assert_array_equal(seen[0], second.images[0, 1:3])
     expected = second.images[0, 1:3, ..., 2].mean() / 255
     assert second.info["value"][0, 2] == pytest.approx(expected, rel=1e-5)
@@ -76,7 +77,6 @@ def test_a_trajectory_carries_the_value() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"value": Blue()}, "a value function without a cut_after; give both"),
         ({"cut_after": 8}, "a cut_after without a value function"),
         ({"value": Blue(), "cut_after": 0}, "cut_after is 0; give 1 or more"),
     ],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wovr.functional.grpo import (
+    chunk_advantages,
     clipped_loss,
     executed_steps,
     group_advantages,
@@ -161,3 +162,27 @@ def test_k3_estimates_the_divergence() -> None:
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.6, 1.0])
+def test_advantages_of_chunks_are_sums_of_what_the_value_function_changes_its_mind_by(gae_lambda: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    worth = torch.rand(6, 4, generator=generator)
+    found = chunk_advantages(worth, 3, gae_lambda)
+    before = torch.zeros(6)
+    change = []
+    for chunk in range(4):
+        change.append(worth[:, chunk] - before)
+        before = worth[:, chunk]
+    for chunk in range(4):
+        expected = sum(gae_lambda ** (later - chunk) * change[later] for later in range(chunk, 4))
+        if chunk == 0:
+            expected = expected - expected.view(2, 3).mean(1, keepdim=True).expand(-1, 3).reshape(-1)
+        torch.testing.assert_close(found[:, chunk], expected)
+
+
+def test_of_one_chunk_the_advantage_is_the_groups() -> None:
+    gained = torch.tensor([1.0, 0.0, 0.5, 1.0, 1.0, 1.0])
+    expected = group_advantages(gained.view(2, 3)).advantage.flatten()
+    assert torch.equal(chunk_advantages(gained[:, None], 3, 0.7)[:, 0], expected)
+    assert not chunk_advantages(gained[:, None], 3, 0.7)[3:].any()

@@ -34,6 +34,7 @@ from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
 from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined_parts import load_value
+from wovr.envs.open_starts import keep_open_starts
 from wovr.envs.policy_actor import PolicyActor, check_actions
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers import WorkerVectorEnv, count_workers
@@ -62,14 +63,16 @@ class RolloutOptions:
         tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
         world_model: Checkpoint of the world model; for imagined.
         reward: Checkpoint of the success classifier; for imagined.
-        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut; with
-            --cut_after and --data.
+        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut
+            (--cut_after), what each chunk changed (model.gae_lambda) and where to start (--start_value); with --data.
         cut_after: Actions after which a rollout is cut and its value takes the place of the rest: as long as
             imagination can be trusted. null for whole rollouts.
         data: Comma list of folders of episodes, whose first frames are start states; in a simulator they take the place
             of --init_states.
         keyframes: Folder of keyframes, made by `wovr data keyframes` from the data.
         keyframe_share: Share of the groups that start at keyframes, 0 to 1.
+        start_value: Two probabilities, as [0.1, 0.9]: groups start only where --value foresees a success between them,
+            for where an outcome is decided nothing can be learned. null for everywhere.
         horizon: Actions of an imagined rollout from a first frame; null for the task's longest stored episode.
         init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator without --data.
             The default leaves the last ten to evaluation.
@@ -105,6 +108,7 @@ class RolloutOptions:
     data: str | None = None
     keyframes: str | None = None
     keyframe_share: float = 0.0
+    start_value: tuple[float, float] | None = None
     horizon: int | None = None
     init_states: str = ":-10"
     env_args: dict[str, Any] | None = None
@@ -137,9 +141,10 @@ class RolloutOptions:
                 raise UserError(f"--{name} is {getattr(self, name)}", "give 1 or more")
         if self.patience < 0:
             raise UserError(f"--patience is {self.patience}", "give 0 for never, or more")
-        if (self.value is None) != (self.cut_after is None):
-            there, missing = ("cut_after", "value") if self.value is None else ("value", "cut_after")
-            raise UserError(f"--{there} without --{missing}", "give both, or neither")
+        if self.cut_after is not None and self.value is None:
+            raise UserError("--cut_after without --value", "give both, or neither")
+        if self.start_value is not None and self.value is None:
+            raise UserError("--start_value without --value", "give both, or neither")
         if self.env == IMAGINED:
             for name in ("world_model", "reward", "data"):
                 if not getattr(self, name):
@@ -197,9 +202,15 @@ class RlCLI(FitCLI):
             inputs["value"] = network_fingerprint(Path(given.value), SuccessClassifier)
         if self.is_finished(inputs):
             return
+        if starts is not None and given.value and given.start_value is not None:
+            print(keep_open_starts(starts, load_value(Path(given.value), starts), given.start_value))
         policy = load_policy(Path(given.policy))
         self.model = GRPOTraining(policy, **self.config_init.model)
         self.model.carried = self._carried()
+        uses = (given.cut_after, given.start_value, self.model.gae_lambda)
+        if (given.value is None) != all(use is None for use in uses):
+            there, missing = ("model.gae_lambda", "--value") if given.value is None else ("--value", "--cut_after")
+            raise UserError(f"{there} without {missing}", "give both, or neither")
         actor = PolicyActor(policy, inputs["policy"], self.model.temperature, self.model.coherence)
         seed = self._seed()
         env: ChunkVectorEnv
@@ -209,8 +220,10 @@ class RlCLI(FitCLI):
             env = self._imagined(starts)
         else:
             after_success = 0 if self.model.mask == "success" else MAX_FRAMES
-            env = simulators = self._simulators(given.env, given.num_envs, given.env_args, after_success)
-            if given.value and given.cut_after and starts is not None:
+            env = simulators = self._simulators(
+                given.env, given.num_envs, given.env_args, after_success, every_frame=self._foresees()
+            )
+            if given.value and starts is not None and self._foresees():
                 env = CutSimulators(simulators, load_value(Path(given.value), starts), given.cut_after)
         if starts is not None:
             source = DrawnStarts(starts, given.suite, seed)
@@ -240,6 +253,10 @@ class RlCLI(FitCLI):
         if self.trainer.max_epochs != 1 or self.trainer.max_steps != -1:
             raise UserError("trainer.max_epochs and trainer.max_steps say nothing here", "use --updates")
         self.collector.share_out(self.trainer.global_rank, self.trainer.world_size)
+
+    def _foresees(self) -> bool:
+        """Whether the value function looks at rollouts, at several frames in a row."""
+        return self.rollouts.cut_after is not None or self.model.gae_lambda is not None
 
     def _carried(self) -> dict[str, Any]:
         """What the policy's checkpoints go on saying of the data that it was cloned from: the range of its actions.
@@ -315,7 +332,7 @@ class RlCLI(FitCLI):
         assert given.reward
         options: dict[str, Any] = {"device": "cpu", **(given.env_args or {})}  # CollocatedPlacement moves it
         options["stop_at_success"] = self.model.mask == "success"  # without masking there must be steps after it
-        if given.value:
+        if given.value and self._foresees():
             options |= {"value": Path(given.value), "cut_after": given.cut_after}
         try:
             env = make_imagined_env(Path(given.world_model), Path(given.reward), starts, given.num_envs, **options)
@@ -325,10 +342,15 @@ class RlCLI(FitCLI):
         return env
 
     def _simulators(
-        self, name: str, num_envs: int, arguments: dict[str, Any] | None, steps_after_success: int = 0
+        self,
+        name: str,
+        num_envs: int,
+        arguments: dict[str, Any] | None,
+        steps_after_success: int = 0,
+        *,
+        every_frame: bool = False,
     ) -> WorkerVectorEnv:
         workers = count_workers(self.rollouts.workers)
-        every_frame = self.rollouts.value is not None  # a value function looks at several in a row
         env = WorkerVectorEnv(
             name, num_envs, workers, arguments, steps_after_success=steps_after_success, every_frame=every_frame
         )

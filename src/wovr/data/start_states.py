@@ -155,6 +155,19 @@ class StartStates:
         drawn += _deal(self.starts, self._by_task, count - num_keyframes, dealt, generator)
         return [drawn[i] for i in generator.permutation(count)]
 
+    def keep(self, starts: np.ndarray, keyframes: np.ndarray) -> None:
+        """Draw from some start states only; of a task without one among the first frames, from all of these.
+
+        Args:
+            starts: (len(starts),) bool, the first frames to keep.
+            keyframes: (len(keyframe_starts),) bool, the keyframes to keep.
+        """
+        for indices in self._by_task.values():
+            kept = [index for index in indices if starts[index]]
+            indices[:] = kept or indices
+        by_task = {task: [i for i in indices if keyframes[i]] for task, indices in self._keyframes_by_task.items()}
+        self._keyframes_by_task = {task: indices for task, indices in by_task.items() if indices}
+
     def _info(self, suite: str, task: int) -> TaskInfo:
         if (suite, task) not in self._infos:
             known = ", ".join(f"{name} {index}" for name, index in self._infos)

@@ -1,4 +1,4 @@
-"""Simulators whose rollouts are cut and foreseen by a value function, as imagined ones are.
+"""Simulators whose rollouts are foreseen by a value function, and cut where wanted, as imagined ones are.
 
 What imagination would be without a flaw: the same start states, the same cut, the same value function, but true frames
 and true success. So GRPO here is the upper bound of GRPO in a world model.
@@ -19,26 +19,31 @@ from wovr.envs.workers import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.types import ChunkStep, Observation, StartState
 
+NEVER = np.iinfo(np.int64).max
+"""Actions until a cut that never comes."""
+
 
 class CutSimulators(ChunkVectorEnv):
-    """Wraps simulators: every rollout is cut after `cut_after` actions.
+    """Wraps simulators: every rollout is cut (`truncated`) after `cut_after` actions.
 
-    `ChunkStep.info` holds the `value` (N, K) float32 of the frame at which a rollout was cut (`truncated`) before its
-    horizon, 0 elsewhere: the probability that it would have succeeded, as from `wovr.envs.imagined.ImaginedVectorEnv`.
+    `ChunkStep.info` holds the `value` (N, K) float32 of the last frame of a chunk, 0 elsewhere: the probability that
+    the rollout is going to succeed, 0 where it has ended by success or by its horizon, as from
+    `wovr.envs.imagined.ImaginedVectorEnv`.
 
     Args:
-        simulators: The simulators; closed with this.
+        simulators: The simulators, with the last `value.window` pictures of a chunk at least; closed with this.
         value: The value function.
-        cut_after: Actions.
+        cut_after: Actions; None for no cut.
 
     Raises:
         UserError: A cut before the first action.
     """
 
-    def __init__(self, simulators: WorkerVectorEnv, value: Judge, cut_after: int) -> None:
-        if cut_after < 1:
+    def __init__(self, simulators: WorkerVectorEnv, value: Judge, cut_after: int | None) -> None:
+        if cut_after is not None and cut_after < 1:
             raise UserError(f"cut_after is {cut_after}", "give 1 or more")
-        self.simulators, self.value, self.cut_after = simulators, value, cut_after
+        self.simulators, self.value = simulators, value
+        self.cut_after = NEVER if cut_after is None else cut_after
         self.suites, self.fps, self.image_size = simulators.suites, simulators.fps, simulators.image_size
         self.num_envs = simulators.num_envs
         self.single_observation_space = simulators.single_observation_space
@@ -109,8 +114,10 @@ class CutSimulators(ChunkVectorEnv):
         clip = np.concatenate([self._before, step.images], axis=1)[:, -window:]
         self._before = clip[:, 1:]
         step.info["value"] = np.zeros(step.valid.shape, np.float32)
+        seen = np.flatnonzero(running)
+        if len(seen):
+            step.info["value"][seen, -1] = self._foresee(clip[seen], [self._tasks[row] for row in seen])
         if len(cut):
-            step.info["value"][cut, -1] = self._foresee(clip[cut], [self._tasks[row] for row in cut])
             step.truncated[cut, -1] = True
             mask = np.zeros(self.num_envs, bool)
             mask[cut] = True
@@ -134,6 +141,7 @@ class CutSimulators(ChunkVectorEnv):
         """A chunk that a row's cut has broken in two."""
         more = self.step_chunk(rest)
         more.images[~more.valid[:, 0]] = step.images[~more.valid[:, 0], -1:]
+        step.info["value"][more.valid[:, 0]] = 0.0  # of those that go on the chunk has not ended here
         names = ("images", "success", "terminated", "truncated", "valid", "actions")
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(step, name), getattr(more, name)], axis=1) for name in names

@@ -101,6 +101,7 @@ class Trajectory:
         success: (C * K,) bool, the predicate on the frame each action produced, False after the end.
         length: Actions executed, in [1, C * K].
         value: Probability that the rollout would have succeeded where it was cut before its horizon, else 0.
+        foreseen: (C - 1,) float32, what a value function said at the end of each chunk but the last, or None.
     """
 
     start: StartState
@@ -111,6 +112,7 @@ class Trajectory:
     success: np.ndarray
     length: int
     value: float = 0.0
+    foreseen: np.ndarray | None = None
 
     @classmethod
     def of(cls, rollout: Rollout, chunk: int) -> Trajectory:
@@ -132,6 +134,7 @@ class Trajectory:
             success=padded(rollout.success[1:]),
             length=length,
             value=float(rollout.info["value"][-1]) if "value" in rollout.info else 0.0,
+            foreseen=rollout.info["value"][chunk - 1 : length - 1 : chunk].copy() if "value" in rollout.info else None,
         )
 
     @property

@@ -42,9 +42,9 @@ class ImaginedVectorEnv(ChunkVectorEnv):
     that of its start state or else of its task. `ChunkStep.info` holds `success_probability` (N, K) float32, 0 where a
     step is not valid, and with `uncertainty_seeds` the `uncertainty`, likewise.
 
-    With a value function rollouts are cut after `cut_after` actions, before imagination has gone astray, and `info`
-    holds the `value` (N, K) of the frame at which one was cut (`truncated`) before its horizon, 0 elsewhere: the
-    probability that it would have succeeded.
+    With a value function `info` holds the `value` (N, K) of the last frame of a chunk, 0 elsewhere: the probability
+    that the rollout is going to succeed, 0 where it has ended by success or by its horizon. Rollouts are cut
+    (`truncated`) after `cut_after` actions, before imagination has gone astray.
 
     Args:
         world_model: Imagines; moved to the device.
@@ -60,7 +60,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         compile: Let torch.compile make faster code of the world model; takes a minute or so with the first chunks.
         stop_at_success: Whether success ends an episode (an ablation of GRPO imagines on, to the horizon).
         value: The value function; moved along if it is a module.
-        cut_after: Actions after which every rollout is cut; given with `value` and not without.
+        cut_after: Actions after which every rollout is cut; needs `value`. None for no cut.
 
     Attributes:
         imagined_frames: Frames imagined since it was made, those for `uncertainty` included.
@@ -224,7 +224,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         if chunk.spread is not None:
             step.info["uncertainty"][rows] = chunk.spread[each, taken + steps] * valid
         if self.value is not None:
-            self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0])
+            self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0], over[:, -1])
         state.images[rows] = images[:, -1]
         state.left[rows] -= count
         state.streak[rows] = streak
@@ -263,16 +263,28 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
         return ImaginedChunk(clip, found[0], spread, after)
 
-    def _foresee(self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray) -> None:
-        """Fill in the value of rows cut early; `last` is the place of each one's last frame in the chunk."""
-        cut = np.flatnonzero((step.truncated[rows] & ~step.success[rows]).any(axis=1) & self._state.early[rows])
-        if not len(cut):
+    def _foresee(
+        self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray, over: np.ndarray
+    ) -> None:
+        """Fill in the value of rows that go on or were cut early.
+
+        Args:
+            value: The value function.
+            step: What is filled in.
+            rows: (R,) the rows that the others are of.
+            clip: (R, classifier.window - 1 + K, H, W, 3) uint8.
+            last: (R,) place of each one's last frame in its chunk.
+            over: (R,) bool, it has ended.
+        """
+        cut = (step.truncated[rows] & ~step.success[rows]).any(axis=1) & self._state.early[rows]
+        seen = np.flatnonzero(~over | cut)
+        if not len(seen):
             return
         # A window of the value function ends at that frame; the clip has `classifier.window - 1` frames before.
-        first = last[cut] + self.classifier.window - value.window
-        window = clip[torch.from_numpy(cut)[:, None], torch.from_numpy(first[:, None] + np.arange(value.window))]
-        foreseen = self._judge(value, window, [self._state.tasks[row] for row in rows[cut]])[:, 0]
-        step.info["value"][rows[cut]] = foreseen[:, None] * step.truncated[rows[cut]]
+        first = last[seen] + self.classifier.window - value.window
+        window = clip[torch.from_numpy(seen)[:, None], torch.from_numpy(first[:, None] + np.arange(value.window))]
+        foreseen = self._judge(value, window, [self._state.tasks[row] for row in rows[seen]])[:, 0]
+        step.info["value"][rows[seen], step.valid[rows[seen]].sum(axis=1) - 1] = foreseen
 
     def _roll(self, rollouts: ImaginationState, actions: np.ndarray) -> tuple[Tensor, ImaginationState]:
         """Imagine a chunk, `batch_size` rows at a time: (R, K, H, W, 3) uint8 and the rollouts after it."""

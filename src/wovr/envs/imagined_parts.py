@@ -72,18 +72,17 @@ def check_parts(
 
 
 def check_value(value: Judge | None, cut_after: int | None, classifier: Judge) -> None:
-    """Check that a value function and the cut go together, and that it knows what the classifier knows.
+    """Check that a cut has a value function, and that this one knows what the classifier knows.
 
     Raises:
-        UserError: One without the other, a cut before the first action, a window longer than the classifier's (frames
-            before that are not kept), or tasks it was not trained for.
+        UserError: A cut without a value function, or before the first action; a window longer than the classifier's
+            (frames before that are not kept), or tasks it was not trained for.
     """
-    if (value is None) != (cut_after is None):
-        there, missing = ("cut_after", "value function") if value is None else ("value function", "cut_after")
-        raise UserError(f"a {there} without a {missing}", "give both, or neither")
-    if value is None or cut_after is None:
+    if value is None:
+        if cut_after is not None:
+            raise UserError("a cut_after without a value function", "give both, or neither")
         return
-    if cut_after < 1:
+    if cut_after is not None and cut_after < 1:
         raise UserError(f"cut_after is {cut_after}", "give 1 or more")
     if value.window > classifier.window:
         raise UserError(

@@ -111,6 +111,34 @@ def group_advantages(group_returns: Tensor, scale: str = "none") -> GroupAdvanta
     return GroupAdvantages(advantage.masked_fill(without_signal[:, None], 0.0), without_signal)
 
 
+def chunk_advantages(worth: Tensor, group_size: int, gae_lambda: float) -> Tensor:
+    """Generalised advantage estimation from chunk to chunk (Schulman et al. 2016, without discount of its own).
+
+    With w_c what a rollout is worth after chunk c (a value function's foresight, the return from its end on), and the
+    mean of its group in the place of a value of the start that they share,
+
+        A_c = d_c + lambda A_{c+1},    d_c = w_c - w_{c-1},  d_0 = w_0,    A_0 minus its group's mean.
+
+    With lambda 1 and one chunk this is Eq. 10.
+
+    Args:
+        worth: (N, C) float, group after group.
+        group_size: Rollouts of a group, G.
+        gae_lambda: In [0, 1]; 1 trusts returns, 0 the value function.
+
+    Returns:
+        (N, C) float.
+    """
+    change = torch.diff(worth, dim=1, prepend=torch.zeros_like(worth[:, :1]))
+    ahead, found = torch.zeros_like(worth[:, 0]), []
+    for chunk in reversed(range(worth.shape[1])):
+        ahead = change[:, chunk] + gae_lambda * ahead
+        found.append(ahead)
+    advantage = torch.stack(found[::-1], dim=1)
+    first = group_advantages(advantage[:, 0].unflatten(0, (-1, group_size))).advantage.flatten()
+    return torch.cat([first[:, None], advantage[:, 1:]], dim=1)
+
+
 def step_weights(mask: Tensor, count: float | Tensor, length_normalised: bool = True) -> Tensor:
     """What each step's objective is multiplied by.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from wovr.envs.grpo_rollouts import RolloutBatch
 from wovr.errors import UserError
 from wovr.functional.grpo import (
+    chunk_advantages,
     clipped_loss,
     executed_steps,
     group_advantages,
@@ -31,7 +32,8 @@ from wovr.functional.grpo import (
 )
 from wovr.models.policies.base import Policy, TokenLogProbs
 from wovr.tasks.base import TrainingModule, warmup_cosine
-from wovr.tasks.grpo_update import ChunkSamples, Update, recompute_log_probs
+from wovr.tasks.grpo_arguments import check_ranges
+from wovr.tasks.grpo_update import ChunkSamples, Update, recompute_log_probs, worth_after_chunks
 from wovr.types import Observation
 
 Sums = dict[str, float]
@@ -56,6 +58,8 @@ class GRPOTraining(TrainingModule):
         discount: Factor a step of the return; below 1, earlier success is better.
         reward_coefficient: Reward of the first successful frame.
         advantage_scale: `none` as in Eq. 10, or `std`: divided by the group's standard deviation.
+        gae_lambda: null: every chunk has its rollout's advantage, Eq. 10. From 0 to 1: its own, by generalised
+            advantage estimation with this lambda from one chunk's end to the next; needs --value.
         normalise: `trajectory`: each rollout is divided by its own valid length, Eq. 11; `batch`: all valid steps of
             the update count the same (ablation).
         mask: `success`: steps after the first success do not count; `none`: all executed steps do (ablation).
@@ -85,6 +89,7 @@ class GRPOTraining(TrainingModule):
         discount: float = 1.0,
         reward_coefficient: float = 1.0,
         advantage_scale: Literal["none", "std"] = "none",
+        gae_lambda: float | None = None,
         normalise: Literal["trajectory", "batch"] = "trajectory",
         mask: Literal["success", "none"] = "success",
         first_steps: int | None = None,
@@ -98,12 +103,12 @@ class GRPOTraining(TrainingModule):
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction=1.0)
         self.automatic_optimization = False
-        _check_ranges(locals())
+        check_ranges(locals())
         self.policy = policy
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high = clip_low, clip_high
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
-        self.coherence, self.ratio = coherence, ratio
+        self.coherence, self.ratio, self.gae_lambda = coherence, ratio, gae_lambda
         self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
         self.first_steps, self.success_filter, self.part_lr = first_steps, success_filter, part_lr or {}
         self.kl_coefficient, self.entropy_coefficient = kl_coefficient, entropy_coefficient
@@ -184,11 +189,18 @@ class GRPOTraining(TrainingModule):
         # Of rollouts that were cut: R + discount^T V(o_T).
         gained += self.reward_coefficient * self.discount**length * outcome.masked_fill(success.any(dim=1), 0.0)
         groups = group_advantages(gained.unflatten(0, (-1, size)), self.advantage_scale)
+        chunk = self.policy.chunk
+        advantage = groups.advantage.flatten()[:, None].expand(-1, success.shape[1] // chunk)  # (N, C)
+        without_signal = groups.without_signal
+        if self.gae_lambda is not None:
+            worth = worth_after_chunks(trajectories, success, gained, chunk, self.reward_coefficient, self.discount)
+            advantage = chunk_advantages(worth, size, self.gae_lambda)
+            without_signal = (advantage == 0).all(dim=1).unflatten(0, (-1, size)).all(dim=1)
         rate = outcome.unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
         low, high = self.success_filter or (0.0, 1.0)
         kept = (rate >= low) & (rate <= high)
         # With a KL or entropy term, rollouts without an advantage have a gradient too.
-        used = kept & (~groups.without_signal | bool(self.kl_coefficient or self.entropy_coefficient))
+        used = kept & (~without_signal | bool(self.kl_coefficient or self.entropy_coefficient))
         mask = valid if self.mask == "success" else executed_steps(length, success.shape[1])
         mask = mask & kept.repeat_interleave(size)[:, None]
         mask[:, self.first_steps :] &= self.first_steps is None
@@ -199,7 +211,7 @@ class GRPOTraining(TrainingModule):
             "keyframe_rollouts": int(keyframe.sum()),
             "keyframe_successes": float(outcome[keyframe].sum()),
             "groups": len(rate),
-            "groups_without_signal": int(groups.without_signal.sum()),
+            "groups_without_signal": int(without_signal.sum()),
             "groups_filtered": int((~kept).sum()),
             "valid_steps": int(valid.sum()),
             "executed_steps": int(length.sum()),
@@ -208,7 +220,7 @@ class GRPOTraining(TrainingModule):
             "used": int(used.sum()) * size,
         }
         positions = np.flatnonzero(used.repeat_interleave(size).numpy())
-        return Update(trajectories, groups.advantage.flatten(), mask, positions, totals)
+        return Update(trajectories, advantage, mask, positions, totals)
 
     def loss(self, samples: ChunkSamples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some chunks and what is watched beside it, all sums under the steps' weights.
@@ -283,7 +295,7 @@ class GRPOTraining(TrainingModule):
                 ),
                 self._tensor([trajectory.tokens[place] for trajectory, place in picked]),
                 self._tensor([trajectory.log_probs[place] for trajectory, place in picked]),
-                update.advantage[[row for row, _ in part]].to(self.device),
+                torch.stack([update.advantage[row, first // chunk] for row, first in part]).to(self.device),
                 torch.stack([weight[row, first : first + chunk] for row, first in part]).to(self.device),
                 [(row, first // chunk) for row, first in part],
             )
@@ -375,25 +387,3 @@ class GRPOTraining(TrainingModule):
         metrics |= {"seconds_rollouts": batch.seconds, "seconds_optimisation": seconds}
         self.metrics = metrics
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
-
-
-def _check_ranges(given: dict[str, Any]) -> None:
-    """Check the arguments of GRPOTraining.
-
-    Raises:
-        UserError: A number out of its range.
-    """
-    for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0), ("first_steps", 1)):
-        if given[name] is not None and given[name] < least:
-            raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
-    if not given["coherence"] >= 0:
-        raise UserError(f"model.coherence is {given['coherence']}", "give 0 or more")
-    for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):
-        if not given[name] > 0:
-            raise UserError(f"model.{name} is {given[name]}", "give a number above 0")
-    for name, most in (("discount", 1), ("clip_low", 1)):
-        if not 0 < given[name] <= most:
-            raise UserError(f"model.{name} is {given[name]}", f"give a number above 0, at most {most}")
-    bounds = given["success_filter"]
-    if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
-        raise UserError(f"model.success_filter is {list(bounds)}", "give two rates such as [0.1, 0.9]")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wovr.envs.grpo_rollouts import Trajectory
+from wovr.errors import UserError
 from wovr.models.policies.base import TokenLogProbs
 from wovr.types import Observation
 
@@ -20,7 +21,7 @@ class Update:
 
     Attributes:
         trajectories: N of them, group after group.
-        advantage: (N,) float32.
+        advantage: (N, C) float32, of each chunk.
         mask: (N, T) bool, steps that the loss looks at; False for groups that the filter dropped.
         used: Positions of the rollouts that have a gradient.
         totals: Counts that are summed over processes, by name.
@@ -35,7 +36,7 @@ class Update:
 
 @dataclass
 class ChunkSamples:
-    """Some chunks, each with the rollout's advantage and its steps' weights.
+    """Some chunks, each with its advantage and its steps' weights.
 
     Attributes:
         observation: What the policy saw at the start of each of B chunks.
@@ -83,3 +84,33 @@ def recompute_log_probs(
             if does:
                 found[row].log_probs[chunk] = log_probs
     return found
+
+
+def worth_after_chunks(
+    trajectories: Sequence[Trajectory], success: Tensor, gained: Tensor, chunk: int, reward: float, discount: float
+) -> Tensor:
+    """What rollouts are worth after each of their chunks: a value function's foresight, their return from the end on.
+
+    Args:
+        trajectories: N rollouts with `foreseen`.
+        success: (N, C * K) bool.
+        gained: (N,) float32, returns.
+        chunk: Actions of a chunk, K.
+        reward: Reward of success.
+        discount: Factor a step.
+
+    Returns:
+        (N, C) float32.
+
+    Raises:
+        UserError: No value function has looked at them.
+    """
+    worth = gained[:, None].repeat(1, success.shape[1] // chunk)
+    steps = chunk * torch.arange(1, worth.shape[1] + 1)
+    for row, trajectory in enumerate(trajectories):
+        if trajectory.foreseen is None:
+            raise UserError("model.gae_lambda without --value", "give a value function, or leave gae_lambda out")
+        open_ends = len(trajectory.foreseen)
+        worth[row, :open_ends] = reward * discount ** steps[:open_ends] * torch.from_numpy(trajectory.foreseen)
+    over = success.unflatten(1, (-1, chunk)).any(dim=2).cumsum(dim=1) > 0  # (N, C), where episodes go on after success
+    return torch.where(over, gained[:, None], worth)
