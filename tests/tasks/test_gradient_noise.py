@@ -71,6 +71,29 @@ def test_a_gradient_is_that_of_the_groups_objective(monkeypatch: pytest.MonkeyPa
         assert gradient.abs().max() > 1e-3
 
 
+def test_of_chunk_sums_it_is_the_gradient_of_their_log_probability() -> None:
+    policy = small_policy()
+    beginnings = [make_beginning(policy, number, 5) for number in range(2)]  # a chunk is 3 steps: two in the second
+    returns, lengths = np.array([[0.0, 1.0]]), np.array([[5, 5]])
+    arguments = (policy, beginnings, returns, lengths, TEMPERATURE)
+    [(_, found)] = group_gradients(*arguments, coherence=0.4, ratio="chunk")
+    total = torch.zeros(())
+    for one, gain in zip(beginnings, (-0.25, 0.25), strict=True):
+        tokens = np.concatenate([one.tokens, one.tokens[:1]]).reshape(2, 3, -1)
+        for chunk, steps in enumerate((3, 2)):
+            summed = torch.arange(3)[None] < steps
+            seen = Observation(one.images[chunk : chunk + 1], [one.instruction])
+            said = policy.log_prob(
+                seen, tokens[chunk : chunk + 1], temperature=TEMPERATURE, coherence=0.4, summed=summed
+            )
+            total = total + gain * steps * said.log_probs[0, 0].mean()
+    weights = [weight for weight in policy.parameters() if weight.requires_grad]
+    parts = torch.autograd.grad(total, weights, allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(found, torch.cat([part.flatten() for part in parts]), rtol=1e-3, atol=1e-5)
+    [(_, of_tokens)] = group_gradients(*arguments, coherence=0.4)
+    assert not torch.allclose(found, of_tokens, rtol=0.1)
+
+
 def test_a_gradient_that_is_not_finite_is_an_error() -> None:
     policy = small_policy()
     beginnings = [make_beginning(policy, number, 3) for number in range(2)]

@@ -7,11 +7,12 @@ value function on the real frames, or, as `wovr rl` does, on imagined ones.
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from wovr.data.start_states import StartStates
 from wovr.envs.continuations import count_open, play_beginnings, play_continuations
 from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined_parts import load_value
+from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Actor, make_actor, policy_name
 from wovr.envs.workers import WorkerVectorEnv, count_workers
@@ -56,6 +58,8 @@ def evaluate_advantage(
     chunks: str = "1,2,4",
     continuations: int = 8,
     temperature: float = 1.0,
+    coherence: float = 0.0,
+    ratio: Literal["token", "chunk"] = "token",
     value: str = "",
     world_model: str = "",
     reward: str = "",
@@ -91,6 +95,8 @@ def evaluate_advantage(
         chunks: Comma list of numbers of chunks after which rollouts are looked at.
         continuations: Rollouts that go on from each of them then, 2 or more.
         temperature: Sampling temperature of a checkpoint's action tokens, above 0.
+        coherence: How far the tokens of a chunk are drawn alike, as model.coherence of wovr rl.
+        ratio: Whose gradient the noise scale is of, token or chunk, as model.ratio of wovr rl.
         value: Checkpoint of a value function (conf/value.yaml); empty to look at outcomes only.
         world_model: Checkpoint of a world model, to see the value of imagined frames too; with --reward and --value.
         reward: Checkpoint of a success classifier; with --world_model.
@@ -111,6 +117,8 @@ def evaluate_advantage(
             raise UserError(f"--{flag} is {given}", f"give {least} or more")
     if not temperature > 0:
         raise UserError(f"--temperature is {temperature}", "give a number above 0: rollouts of a group have to differ")
+    if not 0 <= coherence < math.inf:
+        raise UserError(f"--coherence is {coherence}", "give 0 or more")
     if len(words(suite)) != 1:
         raise UserError(f"--suite is '{suite}'", "give one suite")
     paths = {"world_model": world_model, "reward": reward, "value": value}
@@ -139,6 +147,8 @@ def evaluate_advantage(
         "tasks": indices,
         "seed": seed,
         "temperature": temperature,
+        "coherence": coherence,
+        "ratio": ratio,
         "sigmas": levels,
         "precision": precision,
         "env_args": env_args or {},
@@ -170,6 +180,8 @@ def evaluate_advantage(
         with closing(simulate(record_states=True, steps_after_success=MAX_FRAMES)) as simulators:
             check_replay(pool, simulators, starts)
             actor = make_actor(policy, simulators, temperature, device)
+            if isinstance(actor, PolicyActor):
+                actor.coherence = coherence
             _check_chunk(policy, actor, imagined)
             run.start()
             with ActingProgress("rollouts", groups * group_size) as progress:
@@ -178,13 +190,13 @@ def evaluate_advantage(
         seconds = progress.seconds
         open_places = count_open(beginnings, actor.chunk, after)
         with (
-            closing(simulate()) as simulators,
+            closing(simulate(every_frame=False)) as simulators,
             ActingProgress("continuations", open_places * continuations) as progress,
         ):
             outcomes = play_continuations(simulators, actor, beginnings, after, continuations, seed, progress)
         seconds += progress.seconds
         returns = find_returns(beginnings, outcomes, actor.chunk, judge, imagined, seed)
-        scored = score_returns(beginnings, outcomes, returns, group_size, actor, seed)
+        scored = score_returns(beginnings, outcomes, returns, group_size, actor, seed, ratio)
         rollouts = len(beginnings) + open_places * continuations
         print(f"{rollouts:,} rollouts in the simulator, {seconds:.1f} s")
         values = {

@@ -28,6 +28,7 @@ def score_returns(
     group_size: int,
     actor: Actor,
     seed: int,
+    ratio: str = "token",
 ) -> list[dict[str, Any]]:
     """Hold the returns of every recipe against the truth, and measure the noise of their gradients.
 
@@ -38,6 +39,7 @@ def score_returns(
         group_size: Rollouts of a group, G.
         actor: Who acted; only a checkpoint has a gradient.
         seed: Of the bootstrap.
+        ratio: Whose gradient, see GRPOTraining.
 
     Returns:
         JSON values, an entry a number of chunks: `chunks`; `truth`, see TruthScores; `recipes`, name -> ReturnScores
@@ -63,7 +65,9 @@ def score_returns(
                 if isinstance(actor, PolicyActor):
                     single, lengths = grouped(recipe.single), grouped(recipe.lengths)
                     for group, gradient in group_gradients(
-                        actor.policy, beginnings, single, lengths, actor.temperature, advance
+                        *(actor.policy, beginnings, single, lengths, actor.temperature, advance),
+                        coherence=actor.coherence,
+                        ratio=ratio,
                     ):
                         gradients.add(group, gradient)
                     recipes[name]["noise_scale"] = _noise_scale(gradients, group_size, seed)

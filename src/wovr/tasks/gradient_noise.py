@@ -1,8 +1,9 @@
 """The gradient of GRPO's objective group by group, and how much of it is noise.
 
 The objective is that of Eq. 11 to first order, where the policy is still the one that acted: the sum over steps of the
-advantage times the log-probability, averaged over the tokens of a step. Unlike Eq. 11 a rollout is not divided by its
-length, so that rollouts of any length compare. All weights count as they are, whatever rate they would be trained at.
+advantage times the log-probability, averaged over the tokens of a step (with `ratio` chunk: over a chunk's sums). Unlike
+Eq. 11 a rollout is not divided by its length, so that rollouts of any length compare. All weights count as they are,
+whatever rate they would be trained at.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ def group_gradients(
     lengths: np.ndarray,
     temperature: float,
     on_group: Callable[[], None] = lambda: None,
+    *,
+    coherence: float = 0.0,
+    ratio: str = "token",
 ) -> Iterator[tuple[int, Tensor]]:
     """The gradient of each group's mean objective, of those whose returns differ; the others' is 0.
 
@@ -87,6 +91,8 @@ def group_gradients(
         lengths: (N, G) int, steps of each rollout that are learned from, from its first on.
         temperature: Of sampling.
         on_group: Called after each group.
+        coherence: Of sampling.
+        ratio: `token` or `chunk`, see GRPOTraining.
 
     Yields:
         (group, (P,) float32 on the CPU), of all weights that have a gradient.
@@ -103,7 +109,7 @@ def group_gradients(
             rows = beginnings[group * size : (group + 1) * size]
             chunks = list(_chunks(rows, advantages.advantage[group] / size, lengths[group], policy.chunk))
             for first in range(0, len(chunks), _MICRO_BATCH):
-                _objective(policy, chunks[first : first + _MICRO_BATCH], temperature).backward()
+                _objective(policy, chunks[first : first + _MICRO_BATCH], temperature, coherence, ratio).backward()
             parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
             gradient = torch.cat([part.detach().float().cpu().flatten() for part in parts])
             if not gradient.isfinite().all():
@@ -124,8 +130,9 @@ def _chunks(rows: Sequence[Beginning], advantage: Tensor, lengths: np.ndarray, c
             yield beginning, number, gain, min(chunk, length - number * chunk)
 
 
-def _objective(policy: Policy, chunks: Sequence[_Chunk], temperature: float) -> Tensor:
+def _objective(policy: Policy, chunks: Sequence[_Chunk], temperature: float, coherence: float, ratio: str) -> Tensor:
     """() float: sum over steps of advantage times mean log-probability of the tokens."""
+    executed = torch.zeros(len(chunks), policy.chunk, dtype=torch.bool)
     tokens = np.zeros((len(chunks), policy.chunk, policy.action_dim), np.int64)
     weight = np.zeros((len(chunks), policy.chunk), np.float32)
     for row, (beginning, number, gain, steps) in enumerate(chunks):
@@ -133,9 +140,12 @@ def _objective(policy: Policy, chunks: Sequence[_Chunk], temperature: float) -> 
         assert beginning.tokens is not None
         tokens[row, :steps] = beginning.tokens[first : first + steps]
         weight[row, :steps] = gain
+        executed[row, :steps] = True
     seen = Observation(
         np.stack([beginning.images[number] for beginning, number, _, _ in chunks]),
         [beginning.instruction for beginning, _, _, _ in chunks],
     )
-    log_probs = policy.log_prob(seen, tokens, temperature=temperature).log_probs  # (B, K, A)
+    summed = executed if ratio == "chunk" else None
+    found = policy.log_prob(seen, tokens, temperature=temperature, coherence=coherence, summed=summed)
+    log_probs = found.log_probs  # (B, K, A)
     return (torch.from_numpy(weight).to(log_probs.device) * log_probs.mean(-1)).sum()
