@@ -55,7 +55,8 @@ TORCH_FREE = (
 """What has to work without torch: whatever a simulator worker imports, the store, and the table of verbs."""
 
 TORCH_FILES = tuple(
-    f"wovr.envs.{name}" for name in ("cut_simulators", "policy_actor", "imagined", "imagined_parts", "imagined_state")
+    f"wovr.envs.{name}"
+    for name in ("cut_simulators", "policy_actor", "imagined", "imagined_parts", "imagined_state", "open_starts")
 )
 """Modules below TORCH_FREE that may import it, in the parent process only: a policy that acts, imagination."""
 

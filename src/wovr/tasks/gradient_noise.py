@@ -1,7 +1,7 @@
 """The gradient of GRPO's objective group by group, and how much of it is noise.
 
 The objective is that of Eq. 11 to first order, where the policy is still the one that acted: the sum over steps of the
-advantage times the log-probability, averaged over the tokens of a step (with `ratio` chunk: over a chunk's sums). Unlike
+advantage times the log-probability, averaged over the tokens of a step (with `ratio` chunk: a chunk's sums). Unlike
 Eq. 11 a rollout is not divided by its length, so that rollouts of any length compare. All weights count as they are,
 whatever rate they would be trained at.
 """
