@@ -63,9 +63,9 @@ def test_tables_titles_and_lines_show_it_as_it_is(text: str) -> None:
 
 def test_the_success_table_shows_instructions_as_they_are() -> None:
     tasks = [TaskInfo("s", index, f"t{index}", text, 10, 1) for index, text in enumerate(HOSTILE)]
-    counts = count_suite(tasks, [Outcome(index, None) for index in range(len(tasks))])
+    counts = count_suite(tasks, [Outcome(index, 0, None) for index in range(len(tasks))])
     console = PlainConsole(file=StringIO(), width=300)
-    console.print(success_table({"suites": {"[/s]": counts}, "all": counts}))
+    console.print(success_table({"suites": {"[/s]": counts}, "all": counts, "tried": []}))
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(printable(text.split("\n")[0]) in said for text in HOSTILE)
     assert "[/s]" in said

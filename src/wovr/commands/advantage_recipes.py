@@ -114,7 +114,8 @@ def imagined_returns(
             step = env.step_chunk(acted[:, begun : begun + env.chunk])
             success |= step.success.any(axis=1)
             executed += step.valid.sum(axis=1)
-            foreseen += step.info["value"].sum(axis=1)  # of the one frame at which it was cut
+            # Of the last frame of the last chunk; nothing where a rollout has ended.
+            foreseen = np.where(step.valid.any(axis=1), step.info["value"].sum(axis=1), foreseen)
         here = slice(first, first + len(rows))
         returns[here] = np.where(success, 1.0, foreseen)[: len(rows)]
         lengths[here] = executed[: len(rows)]
