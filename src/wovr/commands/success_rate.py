@@ -222,10 +222,8 @@ def count_outcomes(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def success_table(values: Mapping[str, Any]) -> Table:
     """What `measure_success` returned, as a table."""
     title = "success rate, 95 % Wilson interval"
-    if values["tried"]:
-        rates = ", ".join(
-            f"{counts['temperature']:g}: {100 * counts['success_rate']:.1f} %" for counts in values["tried"]
-        )
+    if tried := values.get("tried"):
+        rates = ", ".join(f"{counts['temperature']:g}: {100 * counts['success_rate']:.1f} %" for counts in tried)
         title += f", at temperature {values['temperature']:g} (chosen: {rates})"
     table = Table("suite", "task", "instruction", title=title)
     for heading in ("episodes", "SR", "interval", "steps to success"):
