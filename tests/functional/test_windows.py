@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from wovr.functional.windows import NO_ACTION, count_windows, window_index
+from wovr.functional.windows import NO_ACTION, count_windows, last_frames, window_index
 
 
 def test_a_window_in_the_middle() -> None:
@@ -26,3 +27,11 @@ def test_windows_reach_the_last_frame_and_not_beyond() -> None:
         assert index.actions.max() == frames - 2  # the last of T - 1 actions
         assert set(range(frames)) == set(index.frames.ravel().tolist())
     assert count_windows(np.array([1, 8, 9, 20]), 8).tolist() == [0, 0, 1, 12]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (1, [2]), (3, [0, 1, 2]), (5, [0, 0, 0, 1, 2])])
+def test_the_earliest_of_too_few_frames_is_repeated(count: int, expected: list[int]) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (3, 2, 2, 3)).astype(np.uint8)
+    found = last_frames(frames, count)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, frames[expected] if expected else frames[:0])

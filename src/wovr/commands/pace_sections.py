@@ -79,8 +79,8 @@ def _headline(values: Mapping[str, Any]) -> list[Block]:
         ]
         for entry in success
     ]
-    first = success[0]["title"]
     bars = [Bar(entry["title"], *(entry["all"][key] for key in ("success_rate", "low", "high"))) for entry in success]
+    first = success[0]["title"]
     headings = ("policy", "temperature ", "episodes ", "SR ", "95 % Wilson interval ", f"points over {first} ", "95 % ")
     return [
         Paragraph(headline(values)),

@@ -16,6 +16,7 @@ from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
 from wovr.envs.workers import WorkerVectorEnv
 from wovr.errors import UserError
+from wovr.functional.windows import last_frames
 from wovr.types import StartState
 
 
@@ -67,7 +68,6 @@ class Beginning:
             )
         length = len(rollout.actions)
         before = rollout.frames[:1] if start.memory is None or not len(start.memory) else start.memory
-        before = np.concatenate([np.repeat(before[:1], max(0, window - len(before)), axis=0), before])
         reached = [n for n in chunks if n * chunk <= length]
         return cls(
             start=start,
@@ -78,7 +78,9 @@ class Beginning:
             success=rollout.success[1:],
             ended=length < (rollout.start.horizon or 0),
             states={n: rollout.sim_state[n * chunk].copy() for n in reached},
-            clips={n: np.concatenate([before, rollout.frames[1 : n * chunk + 1]])[-window:] for n in reached},
+            clips={
+                n: last_frames(np.concatenate([before, rollout.frames[1 : n * chunk + 1]]), window) for n in reached
+            },
         )
 
     def valid(self, steps: int) -> int:
@@ -179,8 +181,9 @@ def play_continuations(
                     outcomes[n][row] = known
                     continue
                 start = beginning.start
-                there = StartState(start.suite, start.task, start.init_state, sim_state=beginning.states[n])
-                there = replace(there, horizon=None if start.horizon is None else start.horizon - steps)
+                left = None if start.horizon is None else start.horizon - steps
+                state = beginning.states[n]
+                there = StartState(start.suite, start.task, start.init_state, sim_state=state, horizon=left)
                 for index in range(continuations):
                     number = next(numbers)
                     places[number] = n, row, index

@@ -17,6 +17,7 @@ from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.imagined_parts import Judge
 from wovr.envs.workers import WorkerVectorEnv
 from wovr.errors import UserError
+from wovr.functional.windows import last_frames
 from wovr.types import ChunkStep, Observation, StartState
 
 NEVER = np.iinfo(np.int64).max
@@ -84,10 +85,8 @@ class CutSimulators(ChunkVectorEnv):
             self._left[row] = 0 if begun is None else self.cut_after
             if begun is not None:
                 self._tasks[row] = begun.suite, begun.task
-                kept = self._before.shape[1]
                 recent = images[row][None] if begun.memory is None else begun.memory
-                recent = np.concatenate([np.repeat(recent[:1], max(0, kept - len(recent)), axis=0), recent])
-                self._before[row] = recent[len(recent) - kept :]
+                self._before[row] = last_frames(recent, self._before.shape[1])
         return found
 
     def observe(self) -> Observation:

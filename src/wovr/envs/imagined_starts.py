@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from wovr.errors import UserError
+from wovr.functional.windows import last_frames
 from wovr.types import StartState, TaskInfo
 
 
@@ -110,9 +111,7 @@ def prepare_starts(
             raise UserError(f"{where}: horizon is {horizon}", "give 1 or more, or none for the task's own")
         missing = max(0, length - len(memory))
         references.append(reference)
-        memories.append(
-            np.concatenate([np.repeat(memory[:1], missing, axis=0), memory[len(memory) + missing - length :]])
-        )
+        memories.append(last_frames(memory, length))
         actions.append(np.concatenate([np.tile(neutral, (missing, 1)), made[len(made) + missing - length :]]))
         # A keyframe's horizon is what is left of its task's, so what is gone of it is its age.
         ages.append(0 if start.memory is None else max(0, whole - horizon))

@@ -15,6 +15,7 @@ import torch
 from wovr.data.start_states import StartStates
 from wovr.envs.imagined_parts import Judge
 from wovr.errors import UserError
+from wovr.functional.windows import last_frames
 from wovr.types import StartState
 
 _AT_ONCE = 256
@@ -79,5 +80,4 @@ def keep_open_starts(pool: StartStates, value: Judge, bounds: tuple[float, float
 def _window(start: StartState, window: int) -> np.ndarray:
     """(window, H, W, 3) uint8, what was seen up to the start; the earliest frame is repeated."""
     assert start.reference is not None
-    seen = start.reference[None] if start.memory is None else start.memory
-    return np.concatenate([np.repeat(seen[:1], max(0, window - len(seen)), axis=0), seen])[-window:]
+    return last_frames(start.reference[None] if start.memory is None else start.memory, window)

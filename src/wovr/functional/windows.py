@@ -49,3 +49,9 @@ def window_index(start: np.ndarray | int, memory: int, chunk: int) -> WindowInde
         # Frame t + 1 is produced by action t, and frame 0 by none.
         actions=np.maximum(wanted - 1, NO_ACTION),
     )
+
+
+def last_frames(seen: np.ndarray, count: int) -> np.ndarray:
+    """The last `count` of frames, the earliest repeated where there are fewer: (n, ...) with n >= 1 -> (count, ...)."""
+    missing = max(0, count - len(seen))
+    return np.concatenate([np.repeat(seen[:1], missing, axis=0), seen[len(seen) + missing - count :]])
