@@ -152,6 +152,27 @@ def test_statistics() -> None:
     assert not clipped_loss(log_prob + torch.inf, torch.zeros(3, 2), torch.ones(3), weight).finite
 
 
+def test_the_dual_clip_bounds_what_a_rare_token_can_lose() -> None:
+    ratio = torch.tensor([0.5, 1.0, 2.9, 3.1, 40.0])
+    for advantage in (-2.0, 2.0):
+        log_prob = ratio.log()[:, None].requires_grad_()
+        given = torch.zeros(5, 1), torch.full((5,), advantage), torch.ones(5), LOW, HIGH
+        found = clipped_loss(log_prob, *given, dual_clip=3.0)
+        single = clipped_loss(log_prob, *given)
+        expected = [
+            -(
+                max(min(r * advantage, min(max(r, 1 - LOW), 1 + HIGH) * advantage), 3 * advantage)
+                if advantage < 0
+                else min(r * advantage, min(max(r, 1 - LOW), 1 + HIGH) * advantage)
+            )
+            for r in ratio.tolist()
+        ]
+        assert float(found.loss) == pytest.approx(sum(expected), rel=1e-5)
+        (gradient,) = torch.autograd.grad(found.loss, log_prob)
+        assert (gradient[3:] == 0).all()  # above the bound, nothing more to lose or to gain
+        assert (float(single.loss) > float(found.loss)) == (advantage < 0)
+
+
 def test_k3_estimates_the_divergence() -> None:
     p, q = torch.tensor([0.7, 0.2, 0.1]).log(), torch.tensor([0.5, 0.3, 0.2]).log()
     exact = (p.exp() * (p - q)).sum()

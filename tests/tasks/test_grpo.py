@@ -272,6 +272,7 @@ def test_a_ratio_that_is_not_finite_stops_the_run() -> None:
         ({"first_steps": 0}, "model.first_steps is 0"),
         ({"coherence": -0.1}, "model.coherence is -0.1"),
         ({"coherence": float("nan")}, "model.coherence is nan"),
+        ({"dual_clip": 1.2}, "model.dual_clip is 1.2; give more than"),
         ({"gae_lambda": 1.1}, "model.gae_lambda is 1.1"),
         ({"gae_lambda": 0.5, "advantage_scale": "std"}, "model.gae_lambda with advantage_scale std"),
     ],

@@ -165,6 +165,7 @@ def clipped_loss(
     weight: Tensor,
     clip_low: float = 0.2,
     clip_high: float = 0.28,
+    dual_clip: float | None = None,
 ) -> ClippedLoss:
     """The clipped objective with its sign turned (Eq. 11).
 
@@ -175,14 +176,18 @@ def clipped_loss(
         weight: (...) float, see `step_weights`; what stands at steps of weight 0 is not looked at.
         clip_low: Ratios below 1 - clip_low gain nothing more.
         clip_high: Ratios above 1 + clip_high gain nothing more.
+        dual_clip: Where the advantage is negative, ratios above this lose nothing more (Ye et al. 2020, dual-clip PPO):
+            the minimum above bounds such a ratio from neither side, and one token that has become e^5 times as
+            probable would be the whole gradient. Above 1 + clip_high; null for no bound, Eq. 11.
     """
     used = weight > 0
     # Chosen before exp, not multiplied by 0 after it: 0 times infinity is NaN, in the gradient too.
     log_ratio = torch.where(used[..., None], log_prob - old_log_prob, 0.0)  # (..., A)
     ratio = log_ratio.exp()
-    gain = torch.minimum(
-        ratio * advantage[..., None], ratio.clamp(1 - clip_low, 1 + clip_high) * advantage[..., None]
-    ).mean(dim=-1)
+    gain = torch.minimum(ratio * advantage[..., None], ratio.clamp(1 - clip_low, 1 + clip_high) * advantage[..., None])
+    if dual_clip is not None:
+        gain = torch.maximum(gain, dual_clip * advantage[..., None].clamp(max=0))
+    gain = gain.mean(dim=-1)
     with torch.no_grad():
         kl = k3(-log_ratio).mean(dim=-1)
         outside = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).float().mean(dim=-1)

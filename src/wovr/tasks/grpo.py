@@ -50,6 +50,8 @@ class GRPOTraining(TrainingModule):
         gradient_clip_val: Largest norm of the gradient.
         clip_low: The ratio is clipped below at 1 - clip_low.
         clip_high: The ratio is clipped above at 1 + clip_high.
+        dual_clip: Where the advantage is negative, the ratio is bounded above at this too, see
+            `wovr.functional.grpo.clipped_loss`; null for no bound, Eq. 11.
         temperature: Sampling temperature of the policy in rollouts, and in the ratio.
         coherence: How far the tokens of a chunk are drawn alike, in standard deviations of their distributions, see
             `wovr.functional.coherent`; 0 for independent tokens.
@@ -83,6 +85,7 @@ class GRPOTraining(TrainingModule):
         gradient_clip_val: float = 1.0,
         clip_low: float = 0.2,
         clip_high: float = 0.28,
+        dual_clip: float | None = None,
         temperature: float = 1.0,
         coherence: float = 0.0,
         ratio: Literal["token", "chunk"] = "token",
@@ -106,7 +109,7 @@ class GRPOTraining(TrainingModule):
         check_ranges(locals())
         self.policy = policy
         self.gradient_clip_val = gradient_clip_val
-        self.clip_low, self.clip_high = clip_low, clip_high
+        self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
         self.coherence, self.ratio, self.gae_lambda = coherence, ratio, gae_lambda
         self.advantage_scale, self.normalise, self.mask = advantage_scale, normalise, mask
@@ -237,6 +240,7 @@ class GRPOTraining(TrainingModule):
             samples.weight,
             self.clip_low,
             self.clip_high,
+            self.dual_clip,
         )
         loss, entropy = clipped.loss, (samples.weight * found.entropy.mean(-1)).sum()
         divergence = loss.new_zeros(())

@@ -25,6 +25,11 @@ def check_ranges(given: Mapping[str, Any]) -> None:
     for name, most in (("discount", 1), ("clip_low", 1)):
         if not 0 < given[name] <= most:
             raise UserError(f"model.{name} is {given[name]}", f"give a number above 0, at most {most}")
+    if given["dual_clip"] is not None and not given["dual_clip"] > 1 + given["clip_high"]:
+        raise UserError(
+            f"model.dual_clip is {given['dual_clip']}",
+            f"give more than 1 + clip_high, {1 + given['clip_high']:g}, or null",
+        )
     if given["gae_lambda"] is not None and not 0 <= given["gae_lambda"] <= 1:
         raise UserError(f"model.gae_lambda is {given['gae_lambda']}", "give a number from 0 to 1, or null")
     if given["gae_lambda"] is not None and given["advantage_scale"] != "none":
