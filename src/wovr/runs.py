@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wovr.errors import UserError
+from wovr.renames import present_names
 
 MAX_JSON = 1 << 26
 """Largest JSON file that is read, bytes: what JSON makes of a byte takes up to twenty in memory."""
@@ -220,7 +221,7 @@ class RunFolder:
 
     def is_done(self) -> bool:
         """True when the folder was finished with the same inputs."""
-        return self.marker.exists() and read_json(self.marker).get("inputs") == json.loads(json.dumps(self.inputs))
+        return self.marker.exists() and self._inputs_there() == json.loads(json.dumps(self.inputs))
 
     def refuse_others(self) -> None:
         """Leave a finished result alone that was made from other inputs.
@@ -230,7 +231,7 @@ class RunFolder:
         """
         if not self.marker.exists() or self.is_done():
             return
-        before, now = read_json(self.marker).get("inputs"), json.loads(json.dumps(self.inputs))
+        before, now = self._inputs_there(), json.loads(json.dumps(self.inputs))
         keys = sorted(now.keys() | before.keys()) if isinstance(before, dict) and isinstance(now, dict) else []
         keys = [key for key in keys if before.get(key) != now.get(key)]
         changes = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]
@@ -239,6 +240,10 @@ class RunFolder:
             f"{self.path}: holds a finished result of other inputs: {', '.join(changes[:3])}{more}",
             "choose another --out, or remove the folder",
         )
+
+    def _inputs_there(self) -> Any:
+        """What the folder was finished with, classes by their present names."""
+        return present_names(read_json(self.marker).get("inputs"))
 
     def start(self) -> None:
         """Make the folder and take back an older marker."""

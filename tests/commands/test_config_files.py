@@ -9,6 +9,7 @@ import pytest
 from wovr.cli import main
 from wovr.commands.config_files import read_config_file
 from wovr.errors import UserError
+from wovr.renames import RENAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +73,17 @@ def test_what_is_fine_is_read(tmp_path: Path) -> None:
     assert read_config_file(file) == {"base": {"size": 1}, "other": {"size": 1}, "name": "küche", "none": None}
     with pytest.raises(UserError, match=r"none\.yaml: no such file"):
         read_config_file(tmp_path / "none.yaml")
+
+
+def test_a_class_that_has_moved_is_named_by_its_new_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RENAMES, "wovr.old.Place", "wovr.new.Place")
+    (tmp_path / "mine.yaml").write_text("model:\n  class_path: wovr.old.Place\n")
+    assert main(["fit", "--config", str(tmp_path / "mine.yaml"), "--out", "o"]) == 2
+    assert capsys.readouterr().err.endswith("mine.yaml: wovr.old.Place has moved; write wovr.new.Place\n")
+    assert main(["fit", "--model=wovr.old.Place", "--out", "o"]) == 2
+    assert capsys.readouterr().err == "wovr: error: --model wovr.old.Place has moved; write wovr.new.Place\n"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.name)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from wovr.errors import UserError
+from wovr.renames import RENAMES, old_names
 
 DEEPEST = 64
 """Most levels of lists and mappings in one another."""
@@ -30,9 +31,11 @@ def check_config_files(args: Sequence[str]) -> None:
 
     Raises:
         UserError: See `read_config_file`. One that does not exist is left to the parser, which also takes YAML itself.
+            Or a word names a class by a name of before.
     """
     for word, after in zip(args, [*args[1:], ""], strict=True):
         flag, is_one, value = word.partition("=")
+        _refuse_old_names(value if is_one else word, f"{flag} " if is_one else "")
         if flag in ("--config", "-c"):
             path = value if is_one else after
             if path and "\n" not in path and len(path) < 4096 and Path(path).exists():
@@ -43,8 +46,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The options that a YAML file holds.
 
     Raises:
-        UserError: It does not exist, is no file, no text, no YAML, no mapping of options, or holds a key twice, a tag,
-            too many levels or too many values.
+        UserError: It does not exist, is no file, no text, no YAML, no mapping of options, names a class by a name of
+            before, or holds a key twice, a tag, too many levels or too many values.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -72,7 +75,13 @@ def read_config_file(path: Path) -> dict[str, Any]:
     for key in values:
         if not isinstance(key, str):
             raise UserError(f"{path}: the key {key!r} is no name of an option", "see --help of the verb")
+    _refuse_old_names(values, f"{path}: ")
     return values
+
+
+def _refuse_old_names(value: Any, where: str) -> None:
+    for name in old_names(value)[:1]:
+        raise UserError(f"{where}{name} has moved", f"write {RENAMES[name]}")
 
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -14,6 +14,7 @@ from typing import Any
 
 from wovr.commands.pace_stages import Stage, Surroundings, read_config
 from wovr.errors import UserError
+from wovr.renames import present_names
 from wovr.runs import (
     LOCK_FILE,
     RunFolder,
@@ -178,7 +179,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     record = read_json(path) if path.exists() else {}
     if not isinstance(record, dict):
         raise UserError(f"{path}: not the record of a stage", f"remove {folder}")
-    return record
+    return present_names(record)
 
 
 def check_chain(given: Surroundings) -> None:

@@ -35,6 +35,7 @@ from wovr.commands.config_files import check_config_files
 from wovr.commands.null_values import refuse_null, whole_values
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import check_weights, read_checkpoint
+from wovr.renames import present_names
 from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, write_json
 from wovr.tasks.base import TrainingModule
 
@@ -344,7 +345,7 @@ def _read_options(file: Path) -> dict[str, Any]:
         options = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: missing or not valid YAML", "choose another --out or remove the folder") from error
-    return options if isinstance(options, dict) else {}
+    return present_names(options) if isinstance(options, dict) else {}
 
 
 def _refuse_other_options(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

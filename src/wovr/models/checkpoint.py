@@ -10,9 +10,10 @@ The weights in `state_dict` are the ones to use: a run that averages its weights
 averaged ones there and keeps the others beside them.
 
 Files are read with `weights_only=True`, so nothing is unpickled. A class path is followed only to the networks of a
-fixed list (`rebuilding.NETWORKS`) and to classes that were registered, so a checkpoint from elsewhere cannot make us
-import anything; no argument of it is opened as a file (`Network.check_arguments`); and a network is built without
-memory first and compared with the weights, so its arguments cannot make it larger than the file.
+fixed list (`rebuilding.NETWORKS`, by their names of before too: `renames`) and to classes that were registered, so a
+checkpoint from elsewhere cannot make us import anything; no argument of it is opened as a file
+(`Network.check_arguments`); and a network is built without memory first and compared with the weights, so its arguments
+cannot make it larger than the file.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from wovr.models.rebuilding import (
     check_tensors,
     misfits,
 )
+from wovr.renames import RENAMES, first_names
 from wovr.runs import fingerprint
 
 KEY = "wovr"
@@ -285,7 +287,9 @@ def check_image_size(path: Path, image_size: Sequence[int], whose: str) -> None:
 
 def _digest(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits of a network's class path, arguments and weights."""
-    digest = hashlib.sha256(json.dumps([described["class_path"], described["init_args"]], sort_keys=True).encode())
+    # By the names that classes had first, so that what was made from a network is still known after it has moved.
+    named = first_names([described["class_path"], described["init_args"]])
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -376,6 +380,7 @@ def _build(described: Mapping[str, Any], path: Path, where: str) -> Network:
 
 
 def _find_class(class_path: str, path: Path, where: str) -> type[Network]:
+    class_path = RENAMES.get(class_path, class_path)
     if class_path in REGISTERED:
         return REGISTERED[class_path]
     if class_path not in NETWORKS:

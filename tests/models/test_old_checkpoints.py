@@ -1,0 +1,133 @@
+"""Checkpoints from before the rooms were moved load to the same bits: one of every kind, in half precision.
+
+`answers.json` holds what the version that wrote them said: the fingerprint of each, a digest of the whole state it
+loads, and what it answers to inputs drawn from a seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.policies.small import observe
+from tests.models.tiny_world import pictures
+from wovr.models.autoencoders.base import Autoencoder
+from wovr.models.checkpoint import KEY, Network, load_network, networks_fingerprint
+from wovr.models.imagination import Imagination
+from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.policies.base import Policy
+from wovr.models.rebuilding import NETWORKS
+from wovr.models.reward import SuccessClassifier
+from wovr.models.robot_model import RobotModel
+from wovr.models.state_probe import StateProbe
+from wovr.models.world_model import WorldModel
+from wovr.renames import RENAMES, first_names, old_names, present_names
+
+FOLDER = Path(__file__).parent / "old_checkpoints"
+KINDS: dict[str, type[Any]] = {
+    "autoencoder": Autoencoder,
+    "grpo": Policy,
+    "inverse_dynamics": InverseDynamics,
+    "policy": Policy,
+    "reward": SuccessClassifier,
+    "robot_model": RobotModel,
+    "state_probe": StateProbe,
+    "value": SuccessClassifier,
+    "world_model": WorldModel,
+    "world_model_latent": WorldModel,
+    "world_model_robot": WorldModel,
+}
+ANSWERS: dict[str, dict[str, Any]] = json.loads((FOLDER / "answers.json").read_text())
+
+
+def digest(network: Network) -> str:
+    """SHA-256 of every weight and buffer, with names, types and shapes."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def answer(network: Any) -> torch.Tensor:
+    """What a network says of inputs drawn from a seed."""
+    draw = torch.Generator().manual_seed(5)
+    actions = torch.rand(2, 8, 4, generator=draw) * 2 - 1
+    if isinstance(network, Policy):
+        observation = observe(2, (16, 16))
+        return network(observation.image, observation.instruction)
+    if isinstance(network, WorldModel):
+        imagination = Imagination(network)
+        proprio = None if network.robot is None else torch.rand(2, 4, generator=draw)
+        imagination.start(pictures(2), seeds=[3, 4], proprio=proprio)
+        return torch.cat([imagination.step(actions), imagination.step(-actions)]).float()
+    if isinstance(network, Autoencoder):
+        frames = torch.rand(2, 3, 5, 16, 16, generator=draw) * 2 - 1
+        latents = network.encode(frames)
+        return torch.cat([latents.flatten(), network.decode(latents, frames[:, :, 0]).flatten()])
+    if isinstance(network, RobotModel):
+        return network.states(torch.rand(2, 4, generator=draw), actions, pictures(2))
+    if isinstance(network, SuccessClassifier):
+        return network.probability(pictures(2, 9), list(network.tasks)[:1] * 2)
+    return network.read(pictures(6) if isinstance(network, StateProbe) else pictures(2, 6))
+
+
+def told(path: Path) -> dict[str, Any]:
+    """What stands in `answers.json` of a checkpoint."""
+    network = load_network(path, KINDS[path.stem])
+    torch.manual_seed(1)
+    said = answer(network).flatten().double()
+    return {
+        "fingerprint": networks_fingerprint(path),
+        "state": digest(network),
+        "values": len(said),
+        "sum": said.sum().item(),
+        "some": said[:: max(1, len(said) // 16)].tolist(),
+    }
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_old_checkpoint_loads_to_the_same_bits(name: str) -> None:
+    now, before = told(FOLDER / f"{name}.ckpt"), ANSWERS[name]
+    for exact in ("fingerprint", "state", "values"):
+        assert now[exact] == before[exact]
+    # The last digits of a sum depend on the machine.
+    np.testing.assert_allclose(now["some"], before["some"], rtol=1e-4, atol=1e-5)
+    assert now["sum"] == pytest.approx(before["sum"], rel=1e-4, abs=1e-3)
+
+
+def class_paths(value: Any) -> set[str]:
+    """Class paths in the record of a checkpoint."""
+    inner = set().union(*map(class_paths, value.values())) if isinstance(value, dict) else set()
+    return inner | ({value["class_path"]} if isinstance(value, dict) and "class_path" in value else set())
+
+
+def test_they_name_classes_by_their_old_names() -> None:
+    named: set[str] = set()
+    for name in KINDS:
+        named |= class_paths(torch.load(FOLDER / f"{name}.ckpt", weights_only=True)[KEY]["networks"])
+    assert {present_names(name) for name in named} <= NETWORKS
+    assert old_names(sorted(named)) == sorted(named & RENAMES.keys())
+
+
+@pytest.mark.parametrize("name", RENAMES)
+def test_every_old_name_leads_to_what_there_is(name: str) -> None:
+    module, _, attribute = RENAMES[name].rpartition(".")
+    found = getattr(importlib.import_module(module), attribute)
+    assert f"{found.__module__}.{found.__qualname__}" == RENAMES[name]
+    assert RENAMES[name] not in RENAMES, "name the present place at once"
+
+
+def test_first_names_are_the_oldest() -> None:
+    for old, new in RENAMES.items():
+        assert first_names({"class_path": new, "init_args": [1, None]}) == first_names(
+            {"class_path": old, "init_args": [1, None]}
+        )
+    assert first_names("no class") == "no class"
