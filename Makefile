@@ -50,9 +50,9 @@ faults: setup ## damage inputs and kill commands, 1,000 and 50 times, and count 
 extras-test: .venv-openvla/.packages .venv-metaworld/.packages .venv-lerobot/.packages .venv-libero/.packages ## test the extras in environments of their own
 	OMP_NUM_THREADS=1 WOVR_EXTRAS=openvla,lora .venv-openvla/bin/python -m pytest \
 	  -m 'extra(name="openvla") or extra(name="lora")'
-	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/test_metaworld.py tests/envs/test_gym.py
-	OMP_NUM_THREADS=1 .venv-lerobot/bin/python -m pytest tests/data/converters/test_lerobot.py
-	OMP_NUM_THREADS=1 .venv-libero/bin/python -m pytest tests/envs/test_libero.py
+	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/simulators/metaworld/test_env.py tests/envs/simulators/test_gym.py
+	OMP_NUM_THREADS=1 .venv-lerobot/bin/python -m pytest tests/data/converters/lerobot/test_lerobot.py
+	OMP_NUM_THREADS=1 .venv-libero/bin/python -m pytest tests/envs/simulators/libero/test_env.py
 
 clean: ## delete the virtual environments and caches; data/ and runs/ stay
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
@@ -76,8 +76,8 @@ CHECK_PYTHON := $(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_
 
 # MuJoCo renders through EGL or OSMesa, which are libraries of the system; any machine can run OSMesa.
 .venv/.opengl: .venv/.packages
-	@.venv/bin/python -m wovr.envs.rendering >/dev/null 2>&1 || \
-	  { $(APT_INSTALL) libosmesa6 && .venv/bin/python -m wovr.envs.rendering >/dev/null; } || \
+	@.venv/bin/python -m wovr.envs.simulators.rendering >/dev/null 2>&1 || \
+	  { $(APT_INSTALL) libosmesa6 && .venv/bin/python -m wovr.envs.simulators.rendering >/dev/null; } || \
 	  { echo "make: MuJoCo has no OpenGL to render with; run 'apt-get install libosmesa6' (or your system's OSMesa)," \
 	         "then this again" >&2; exit 1; }
 	@touch $@

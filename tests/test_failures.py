@@ -14,7 +14,7 @@ import torch
 
 from tests.data.synthetic import make_episode
 from wovr import cli
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
 from wovr.failures import SMALLER, explain
 
@@ -138,7 +138,7 @@ def test_a_text_the_terminal_cannot_show_is_spelled_out(tmp_path: Path) -> None:
 
 
 def test_debug_shows_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from wovr.commands import data
+    from wovr.commands.data import main as data
 
     def main(args: list[str]) -> None:
         raise MemoryError

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from tests.data.synthetic import make_episode
 from wovr.cli import main
-from wovr.commands.pace_page import Bar, Grid, Paragraph, Picture, Section, bar_chart, write_html, write_markdown
-from wovr.commands.success_rate import Outcome, count_suite, success_table
+from wovr.commands.evaluate.success_rate import Outcome, count_suite, success_table
+from wovr.commands.report.page import Bar, Grid, Paragraph, Picture, Section, bar_chart, write_html, write_markdown
 from wovr.commands.terminal import PlainConsole, progress_bar
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.envs.progress import ActingProgress
 from wovr.errors import UserError
 from wovr.printing import markdown, markdown_code, printable

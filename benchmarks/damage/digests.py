@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wovr.data.reader import EpisodeStore
+from wovr.data.store.reader import EpisodeStore
 
 _LEFT_OUT = re.compile(
     r"(^|/)(\.[^/]*|DONE|(convert|collect|stage|chain)\.json|[^/]*\.log|config\.yaml|report\.\w+|tensorboard/.*)$"

@@ -9,10 +9,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from benchmarks.damage.running import run_command
-from tests.commands.pace_chain import CONFIGS
-from tests.commands.test_train import POLICY
+from tests.commands.pace.chain import CONFIGS
+from tests.commands.test_fit import POLICY
 from tests.data.converters.foreign import write_lerobot, write_libero, write_trajectories
-from tests.tasks.test_world_model import WORLD
+from tests.tasks.world_model.test_training import WORLD
 
 ENV = ["--env", "tests.envs.point_env:PointEnv", "--suite", "spatial", "--num_envs", "2", "--workers", "1"]
 ENV += ["--env_args.size", "16", "--env_args.action_dim", "4"]
@@ -22,7 +22,7 @@ FITS = {
     CLONE: (
         "bc.yaml",
         "data.modules.DemonstrationData",
-        "tasks.behaviour_cloning.BehaviourCloning",
+        "tasks.behaviour_cloning.BehaviourCloningTraining",
         {"policy": POLICY},
     ),
     CLASSIFIER: (

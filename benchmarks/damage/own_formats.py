@@ -29,9 +29,9 @@ from benchmarks.damage.mutation import (
     change_tree,
     mutate_bytes,
 )
-from tests.data.damage import members, npy, reseal
-from wovr.data.seals import sealed
-from wovr.data.shards import DATASET_FILE
+from tests.data.store.damage import members, npy, reseal
+from wovr.data.store.seals import sealed
+from wovr.data.store.shards import DATASET_FILE
 from wovr.models.checkpoint import KEY
 
 COMPUTES = {"max_steps", "max_epochs", "horizon", "episodes", "rounds", "size", "val_check_interval", "jobs"}

@@ -18,20 +18,23 @@ from wovr.errors import Terminated, UserError
 from wovr.failures import explain
 
 VERBS: dict[str, tuple[str, str]] = {
-    "fit": ("wovr.commands.train", "train a model from episodes: wovr fit --config conf/bc.yaml"),
+    "fit": ("wovr.commands.fit", "train a model from episodes: wovr fit --config conf/bc.yaml"),
     "rl": ("wovr.commands.rl", "improve a policy by its own rollouts, imagined or real: wovr rl --config conf/rl.yaml"),
     "collect": ("wovr.commands.collect", "act in an environment and store the episodes as shards"),
     "evaluate": (
-        "wovr.commands.evaluate",
+        "wovr.commands.evaluate.main",
         "measure a policy; with --world_model a world model, with --reward a classifier",
     ),
     "pace": (
-        "wovr.commands.pace",
+        "wovr.commands.pace.main",
         "run the whole chain, from demonstrations to a report: wovr pace --config conf/pace/tabletop.yaml",
     ),
     "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
-    "data": ("wovr.commands.data", "look into episodes, check, convert, label, imagine them: wovr data inspect DIR"),
-    "bench": ("wovr.commands.bench", "measure speed on this machine: wovr bench collect|loader|imagination"),
+    "data": (
+        "wovr.commands.data.main",
+        "look into episodes, check, convert, label, imagine them: wovr data inspect DIR",
+    ),
+    "bench": ("wovr.commands.bench.main", "measure speed on this machine: wovr bench collect|loader|imagination"),
 }
 """Verb -> (module with `main(args) -> None`, help line)."""
 

@@ -16,16 +16,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.data.synthetic import make_episode, write_dataset
 from wovr.callbacks.imagination_grid import ImaginationGrid, choose_episodes, imagination_grid
 from wovr.cli import main
-from wovr.data.reader import EpisodeStore
-from wovr.data.shards import finish_dataset, shard_path, write_shard
-from wovr.data.world_model_data import WorldModelData
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
+from wovr.data.training.world_model import WorldModelData
 from wovr.errors import UserError
-from wovr.models.autoencoders.patch import PatchAutoencoder
-from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import load_network
-from wovr.models.imagination import Imagination
-from wovr.models.world_model import WorldModel
-from wovr.tasks.world_model import WorldModelTraining
+from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
+from wovr.models.world_model.backbones.wan import WanBackbone
+from wovr.models.world_model.model import WorldModel
+from wovr.models.world_model.rollout import Imagination
+from wovr.tasks.world_model.training import WorldModelTraining
 
 NUMBERS = {
     "in_channels": 768, "out_channels": 1280, "action_dim": 4, "patch": 1, "heads": 2, "head_dim": 12, "layers": 1,
@@ -36,21 +36,21 @@ GRID = "wovr.callbacks.imagination_grid.ImaginationGrid"
 
 def config(**arguments: Any) -> dict[str, Any]:
     world = {
-        "autoencoder": {"class_path": "wovr.models.autoencoders.patch.PatchAutoencoder"},
-        "backbone": {"class_path": "wovr.models.backbones.wan.WanBackbone", "init_args": NUMBERS},
+        "autoencoder": {"class_path": "wovr.models.world_model.autoencoders.patch.PatchAutoencoder"},
+        "backbone": {"class_path": "wovr.models.world_model.backbones.wan.WanBackbone", "init_args": NUMBERS},
         "prediction": "data",
         "head": "copy",
     }
     return {
         "model": {
-            "class_path": "wovr.tasks.world_model.WorldModelTraining",
+            "class_path": "wovr.tasks.world_model.training.WorldModelTraining",
             "init_args": {
-                "world_model": {"class_path": "wovr.models.world_model.WorldModel", "init_args": world},
+                "world_model": {"class_path": "wovr.models.world_model.model.WorldModel", "init_args": world},
                 **{"warmup_steps": 1, "ema_decay": 0.5, "lr": 0.01},
             },
         },
         "data": {
-            "class_path": "wovr.data.world_model_data.WorldModelData",
+            "class_path": "wovr.data.training.world_model.WorldModelData",
             "init_args": {"batch_size": 4, "val_fraction": 0.5, "val_windows": 4},
         },
         "trainer": {

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.models.policies.small import small_policy
-from tests.tasks.grpo_batches import made_up_batch
-from tests.tasks.test_grpo import fit
+from tests.tasks.grpo.batches import made_up_batch
+from tests.tasks.grpo.test_training import fit
 from wovr.callbacks.offload import HOST, CollocatedPlacement
-from wovr.tasks.grpo import GRPOTraining
+from wovr.tasks.grpo.training import GRPOTraining
 
 GPU = torch.device("cuda", 0)
 META = torch.device("meta")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.envs.point_env import PointEnv
-from wovr.data.reader import EpisodeStore
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.models.checkpoint import KEY, Network, record
-from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.types import Episode, EpisodeMeta, StartState
 
 POINT = "tests.envs.point_env:PointEnv"

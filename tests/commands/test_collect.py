@@ -19,7 +19,7 @@ import torch
 
 from tests.envs.test_rollout import make_policy, save_policy
 from wovr.cli import main
-from wovr.data.reader import EpisodeStore
+from wovr.data.store.reader import EpisodeStore
 from wovr.runs import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]

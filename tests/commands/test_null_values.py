@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from wovr.cli import main
+from wovr.commands.fit import FitCLI
 from wovr.commands.rl import RlCLI
-from wovr.commands.train import FitCLI
 from wovr.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:LightningCLI's args")
@@ -83,7 +83,7 @@ def test_other_values_stay_what_they_were() -> None:
     options = parsed("wm.yaml", f"--{WORLD}.sigmas", "[1.0, 0.5]", f"--{WORLD}.robot.init_args.checkpoint", "none.ckpt")
     assert found(options, f"{WORLD}.sigmas") == [1.0, 0.5]
     assert found(options, f"{WORLD}.robot.init_args.checkpoint") == "none.ckpt"
-    assert found(options, f"{WORLD}.robot.class_path") == "wovr.models.robot_loading.load_robot_model"
+    assert found(options, f"{WORLD}.robot.class_path") == "wovr.models.robot.loading.load_robot_model"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from tests.commands.point_world import write_checkpoint, write_point_dataset
-from tests.commands.test_train import assert_equal
+from tests.commands.test_fit import assert_equal
 from tests.envs.test_rollout import POINT, make_policy, save_policy
-from tests.models.tiny_world import tiny_world
+from tests.models.world_model.tiny_world import tiny_world
 from wovr.callbacks.updates import KeepCurve
 from wovr.cli import main
 from wovr.models.policies.loading import load_policy, policy_fingerprint

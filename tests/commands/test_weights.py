@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wovr.cli import main
-from wovr.metrics.weights import WEIGHTS, WeightsFile
+from wovr.metrics.networks.weights import WEIGHTS, WeightsFile
 
 CONTENT = b"not many weights"
 

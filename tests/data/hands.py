@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.data.synthetic import make_episode
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.types import Episode
 
 METRES = 0.02

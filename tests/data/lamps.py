@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.data.synthetic import make_episode
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 
 
 def lamps(folder: Path, numbers: range = range(12), suite: str = "spatial", tasks: int = 2, length: int = 12) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.types import Episode, EpisodeMeta
 
 CUBES = np.array([[220, 30, 30], [30, 60, 220], [30, 190, 60], [240, 200, 20], [200, 40, 200]])

@@ -14,7 +14,7 @@ from wovr.envs.continuations import Beginning, count_open, play_beginnings, play
 from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Actor, ExpertActor, RandomActor, Rollout
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.types import MAX_FRAMES, StartState
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.envs.imagined_worlds import SUITE, Starts, make_env, start
+from tests.envs.imagined.worlds import SUITE, Starts, make_env, start
 from tests.envs.test_rollout import POINT, make_policy
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutBatch, RolloutCollector
 from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import RandomActor, roll_out
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.types import StartState
 

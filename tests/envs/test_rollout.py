@@ -13,7 +13,7 @@ from tests.envs.point_env import SUITES, PointEnv
 from wovr.envs.episodes import choose_init_states, plan_episodes
 from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import ExpertActor, RandomActor, Rollout, make_actor, policy_name, roll_out
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.models.checkpoint import record
 from wovr.models.policies.tiny_vla import TinyVLA

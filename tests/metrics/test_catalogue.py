@@ -9,7 +9,7 @@ from tests.metrics.painted import noisy, painted_batch
 from wovr.errors import UserError
 from wovr.metrics.catalogue import METRICS, Instruments, make_metric
 from wovr.models.checkpoint import KEY, record
-from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.probes.inverse_dynamics import InverseDynamics
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests.commands.point_world import write_idm
-from tests.commands.test_train import Fit, demonstrations, fit
+from tests.commands.test_fit import Fit, demonstrations, fit
 from wovr.errors import UserError
 from wovr.models.checkpoint import KEY, load_network, read_checkpoint
-from wovr.models.inverse_dynamics import InverseDynamics
+from wovr.models.probes.inverse_dynamics import InverseDynamics
 
 __all__ = ["demonstrations", "fit"]
 

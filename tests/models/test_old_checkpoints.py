@@ -17,17 +17,17 @@ import pytest
 import torch
 
 from tests.models.policies.small import observe
-from tests.models.tiny_world import pictures
-from wovr.models.autoencoders.base import Autoencoder
+from tests.models.world_model.tiny_world import pictures
 from wovr.models.checkpoint import KEY, Network, load_network, networks_fingerprint
-from wovr.models.imagination import Imagination
-from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.policies.base import Policy
+from wovr.models.probes.inverse_dynamics import InverseDynamics
+from wovr.models.probes.state_probe import StateProbe
 from wovr.models.rebuilding import NETWORKS
 from wovr.models.reward import SuccessClassifier
-from wovr.models.robot_model import RobotModel
-from wovr.models.state_probe import StateProbe
-from wovr.models.world_model import WorldModel
+from wovr.models.robot.model import RobotModel
+from wovr.models.world_model.autoencoders.base import Autoencoder
+from wovr.models.world_model.model import WorldModel
+from wovr.models.world_model.rollout import Imagination
 from wovr.renames import RENAMES, first_names, old_names, present_names
 
 FOLDER = Path(__file__).parent / "old_checkpoints"

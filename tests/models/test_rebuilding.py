@@ -17,25 +17,25 @@ import torch
 
 import wovr.models
 from tests.commands.point_world import write_checkpoint
-from tests.models.tiny_world import following_world, tiny_robot, tiny_world
+from tests.models.world_model.tiny_world import following_world, tiny_robot, tiny_world
 from wovr.cli import main
 from wovr.errors import UserError
-from wovr.models.autoencoders.base import Autoencoder
-from wovr.models.autoencoders.grouped import GroupedAutoencoder
-from wovr.models.autoencoders.patch import PatchAutoencoder
-from wovr.models.autoencoders.wan import WanAutoencoder
-from wovr.models.backbones.base import Backbone
-from wovr.models.backbones.wan import WanBackbone
 from wovr.models.checkpoint import KEY, Network, check_image_size, load_network, network_fingerprint, read_checkpoint
-from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.policies.base import Policy
-from wovr.models.policies.openvla import OpenVLAOFT
+from wovr.models.policies.openvla.policy import OpenVLAOFT
 from wovr.models.policies.tiny_vla import TinyVLA
+from wovr.models.probes.inverse_dynamics import InverseDynamics
+from wovr.models.probes.state_probe import StateProbe
 from wovr.models.rebuilding import NETWORKS
 from wovr.models.reward import SuccessClassifier
-from wovr.models.robot_model import RobotModel
-from wovr.models.state_probe import StateProbe
-from wovr.models.world_model import WorldModel
+from wovr.models.robot.model import RobotModel
+from wovr.models.world_model.autoencoders.base import Autoencoder
+from wovr.models.world_model.autoencoders.grouped import GroupedAutoencoder
+from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
+from wovr.models.world_model.autoencoders.wan import WanAutoencoder
+from wovr.models.world_model.backbones.base import Backbone
+from wovr.models.world_model.backbones.wan import WanBackbone
+from wovr.models.world_model.model import WorldModel
 
 
 def test_the_list_is_every_network_of_the_package() -> None:
@@ -140,12 +140,12 @@ def peak() -> Iterator[None]:
     [
         "trap_network.Net",
         "wovr.trap_network.Net",
-        "wovr.commands.pace_page.write_html",
-        "wovr.models.robot_loading.load_robot_model",
-        "wovr.models.autoencoders.loading.load_autoencoder",
-        "wovr.models.autoencoders.wan.pretrained_wan",
+        "wovr.commands.report.page.write_html",
+        "wovr.models.robot.loading.load_robot_model",
+        "wovr.models.world_model.autoencoders.loading.load_autoencoder",
+        "wovr.models.world_model.autoencoders.wan.pretrained_wan",
         "wovr.models.policies.loading.load_policy",
-        "wovr.models.world_model.WorldModel.__init__",
+        "wovr.models.world_model.model.WorldModel.__init__",
     ],
 )
 def test_a_class_path_outside_the_list_imports_and_opens_nothing(
@@ -194,7 +194,7 @@ def test_files_that_a_policy_checkpoint_names_are_not_opened(
 
     opened: list[str] = []
     monkeypatch.setattr("wovr.runs.read_json", lambda path: opened.append(str(path)))
-    monkeypatch.setattr("wovr.models.policies.openvla_weights.read_json", lambda path: opened.append(str(path)))
+    monkeypatch.setattr("wovr.models.policies.openvla.weights.read_json", lambda path: opened.append(str(path)))
     with pytest.raises(UserError, match=message):
         load_network(changed(tmp_path / "a.ckpt", edit), Policy)
     assert opened == []

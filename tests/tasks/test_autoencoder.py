@@ -11,17 +11,17 @@ from torch import Tensor
 from torchvision.models import alexnet
 
 from tests.data.synthetic import write_dataset
-from tests.models.autoencoders.small import clips, small_grouped, small_wan
+from tests.models.world_model.autoencoders.small import clips, small_grouped, small_wan
 from wovr.cli import main
-from wovr.data.reader import EpisodeStore
-from wovr.data.world_model_data import WorldModelBatch
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.world_model import WorldModelBatch
 from wovr.errors import UserError
 from wovr.functional.images import frames_to_float, frames_to_uint8
-from wovr.metrics import weights as metric_weights
-from wovr.models.autoencoders.base import Autoencoder
-from wovr.models.autoencoders.grouped import GroupedAutoencoder
-from wovr.models.autoencoders.loading import load_autoencoder
-from wovr.models.autoencoders.patch import PatchAutoencoder
+from wovr.metrics.networks import weights as metric_weights
+from wovr.models.world_model.autoencoders.base import Autoencoder
+from wovr.models.world_model.autoencoders.grouped import GroupedAutoencoder
+from wovr.models.world_model.autoencoders.loading import load_autoencoder
+from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
 from wovr.tasks import autoencoder as task
 from wovr.tasks.autoencoder import AutoencoderTraining
 
@@ -195,7 +195,12 @@ def test_the_configuration_trains_an_autoencoder(fit: Fit) -> None:
         error = (autoencoder.decode(latents, frames[:, :, 0]) - frames).square().mean()
     assert 10 * torch.log10(4 / error) > 15
     # From another checkpoint, through a function that stands where a class would; it is not started anew.
-    flags = ("--model.autoencoder", "wovr.models.autoencoders.loading.load_autoencoder", "--trainer.max_steps", "1")
+    flags = (
+        "--model.autoencoder",
+        "wovr.models.world_model.autoencoders.loading.load_autoencoder",
+        "--trainer.max_steps",
+        "1",
+    )
     assert fit("more", *flags, "--model.autoencoder.init_args.checkpoint", "run/checkpoints/last.ckpt") == 0
     again = load_autoencoder(Path("more/checkpoints/last.ckpt"))
     assert again.init_args == autoencoder.init_args

@@ -8,7 +8,7 @@ import pytest
 from tests.models.policies.small import small_policy
 from wovr.errors import UserError
 from wovr.tasks.base import check_equal, warmup_cosine
-from wovr.tasks.behaviour_cloning import BehaviourCloning
+from wovr.tasks.behaviour_cloning import BehaviourCloningTraining
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine() -> None:
@@ -29,5 +29,5 @@ def test_numbers_of_model_and_data_must_agree() -> None:
 
 
 def test_networks_are_found_by_attribute() -> None:
-    module = BehaviourCloning(small_policy())
+    module = BehaviourCloningTraining(small_policy())
     assert list(module.networks()) == ["policy"]

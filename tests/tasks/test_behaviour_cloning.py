@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.models.policies.small import observe, small_policy
-from wovr.data.modules import DemonstrationBatch
+from wovr.data.training.demonstrations import DemonstrationBatch
 from wovr.models.policies.tiny_vla import TinyVLA
-from wovr.tasks.behaviour_cloning import BehaviourCloning, masked_mean
+from wovr.tasks.behaviour_cloning import BehaviourCloningTraining, masked_mean
 
 
 def make_batch(num: int, chunk: int = 3, action_dim: int = 2, seed: int = 0) -> DemonstrationBatch:
@@ -17,8 +17,8 @@ def make_batch(num: int, chunk: int = 3, action_dim: int = 2, seed: int = 0) -> 
     return DemonstrationBatch(torch.from_numpy(observation.image), list(observation.instruction), actions, mask)
 
 
-def quiet(policy: TinyVLA, **options: float) -> BehaviourCloning:
-    module = BehaviourCloning(policy, **{"shift": 0, "smoothing": 0.0} | options)  # type: ignore[arg-type]
+def quiet(policy: TinyVLA, **options: float) -> BehaviourCloningTraining:
+    module = BehaviourCloningTraining(policy, **{"shift": 0, "smoothing": 0.0} | options)  # type: ignore[arg-type]
     module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
     return module
 

@@ -15,7 +15,7 @@ import yaml
 from tests.data.lamps import lamps
 from tests.data.synthetic import make_episode
 from wovr.cli import main
-from wovr.data.shards import finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.models.checkpoint import KEY, read_checkpoint
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.tasks.reward import RewardTraining
@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
         },
     },
     "data": {
-        "class_path": "wovr.data.reward_data.RewardData",
+        "class_path": "wovr.data.training.reward.RewardData",
         "init_args": {"batch_size": 16, "val_fraction": 0.34},
     },
     "trainer": {"accelerator": "cpu", "max_steps": 4, "log_every_n_steps": 1, "enable_progress_bar": False},

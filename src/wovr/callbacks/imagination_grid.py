@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from wovr.data.inspection import write_png
-from wovr.data.reader import EpisodeStore
-from wovr.data.world_model_data import WorldModelData
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.world_model import WorldModelData
 from wovr.errors import UserError
-from wovr.models.imagination import Imagination
-from wovr.models.world_model import WorldModel
+from wovr.models.world_model.model import WorldModel
+from wovr.models.world_model.rollout import Imagination
 
 _GAP = 2  # pixels between pictures
 _PAPER = 255

@@ -25,26 +25,26 @@ from wovr.callbacks.offload import CollocatedPlacement
 from wovr.callbacks.seeding import SeedSteps
 from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
 from wovr.commands.arguments import words
-from wovr.commands.train import FitCLI, run
-from wovr.data.dataset import check_trained_range, read_range
-from wovr.data.start_states import StartStates
+from wovr.commands.fit import FitCLI, run
+from wovr.data.keyframes.start_states import StartStates
+from wovr.data.store.dataset import check_trained_range, read_range
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
-from wovr.envs.imagined import ImaginedVectorEnv, make_imagined_env
-from wovr.envs.imagined_parts import load_value
-from wovr.envs.open_starts import keep_open_starts
+from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
+from wovr.envs.imagined.open_starts import keep_open_starts
+from wovr.envs.imagined.parts import load_value
 from wovr.envs.policy_actor import PolicyActor, check_actions
 from wovr.envs.registry import choose_tasks
-from wovr.envs.workers import WorkerVectorEnv, count_workers
+from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
 from wovr.models.checkpoint import data_record, network_fingerprint
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy, policy_fingerprint
 from wovr.models.reward import SuccessClassifier
-from wovr.models.world_model import WorldModel
-from wovr.tasks.grpo import GRPOTraining
+from wovr.models.world_model.model import WorldModel
+from wovr.tasks.grpo.training import GRPOTraining
 from wovr.types import MAX_FRAMES
 
 IMAGINED = "imagined"
@@ -77,7 +77,7 @@ class RolloutOptions:
         init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator without --data.
             The default leaves the last ten to evaluation.
         env_args: Arguments of the environment: of the simulator's class, or, imagined, of
-            wovr.envs.imagined.ImaginedVectorEnv (sigmas, precision, batch_size).
+            wovr.envs.imagined.env.ImaginedVectorEnv (sigmas, precision, batch_size).
         groups: Groups of an update, over all processes.
         group_size: Rollouts of a group; all start from one state.
         updates: Updates of the run.
@@ -337,7 +337,7 @@ class RlCLI(FitCLI):
         try:
             env = make_imagined_env(Path(given.world_model), Path(given.reward), starts, given.num_envs, **options)
         except TypeError as error:
-            raise UserError(f"--env_args: {error}", "see wovr.envs.imagined.ImaginedVectorEnv") from error
+            raise UserError(f"--env_args: {error}", "see wovr.envs.imagined.env.ImaginedVectorEnv") from error
         self.resources.callback(env.close)
         return env
 

@@ -12,7 +12,14 @@ from rich.table import Table
 from wovr.commands.arguments import call
 from wovr.commands.terminal import PlainConsole, progress_bar
 from wovr.errors import UserError
-from wovr.metrics.weights import FOLDER_VARIABLE, WEIGHTS, checked_weights, fetch_weights, has_weights, weights_folder
+from wovr.metrics.networks.weights import (
+    FOLDER_VARIABLE,
+    WEIGHTS,
+    checked_weights,
+    fetch_weights,
+    has_weights,
+    weights_folder,
+)
 
 
 def list_weights(weights: str = "") -> None:

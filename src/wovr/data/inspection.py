@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from wovr.data.reader import EpisodeEntry, EpisodeStore
+from wovr.data.store.reader import EpisodeEntry, EpisodeStore
 from wovr.runs import atomic_write
 
 _MARGIN = 4  # pixels

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wovr.data.members import FIELDS, encode_episode
-from wovr.data.reader import EpisodeStore, demonstration_of
-from wovr.data.shards import complete_shards, finish_dataset, shard_path, write_shard
-from wovr.data.tar_index import read_member
+from wovr.data.store.members import FIELDS, encode_episode
+from wovr.data.store.reader import EpisodeStore, demonstration_of
+from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
+from wovr.data.store.tar_index import read_member
 from wovr.errors import UserError
 from wovr.runs import read_json, write_json
 from wovr.types import Episode

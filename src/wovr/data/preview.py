@@ -1,4 +1,4 @@
-"""Videos for people: any player opens them. What is stored for learning is in `wovr.data.video`."""
+"""Videos for people: any player opens them. What is stored for learning is in `wovr.data.store.video`."""
 
 from __future__ import annotations
 

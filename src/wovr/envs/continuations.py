@@ -14,7 +14,7 @@ import numpy as np
 
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.windows import last_frames
 from wovr.types import StartState

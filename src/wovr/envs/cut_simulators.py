@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from wovr.envs.base import ChunkVectorEnv
-from wovr.envs.imagined_parts import Judge
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.imagined.parts import Judge
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.windows import last_frames
 from wovr.types import ChunkStep, Observation, StartState
@@ -29,7 +29,7 @@ class CutSimulators(ChunkVectorEnv):
 
     `ChunkStep.info` holds the `value` (N, K) float32 of the last frame of a chunk, 0 elsewhere: the probability that
     the rollout is going to succeed, 0 where it has ended by success or by its horizon, as from
-    `wovr.envs.imagined.ImaginedVectorEnv`.
+    `wovr.envs.imagined.env.ImaginedVectorEnv`.
 
     Args:
         simulators: The simulators, with the last `value.window` pictures of a chunk at least; closed with this.

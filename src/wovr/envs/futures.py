@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.types import MAX_FRAMES, StartState
 
 _SIDE_BY_SIDE = 16

@@ -29,7 +29,7 @@ class StartSource(Protocol):
 
 
 class DrawsStarts(Protocol):
-    """A pool such as `wovr.data.start_states.StartStates`."""
+    """A pool such as `wovr.data.keyframes.start_states.StartStates`."""
 
     def draw(self, count: int, generator: np.random.Generator) -> Sequence[StartState]:
         """`count` start states, decided by the generator."""

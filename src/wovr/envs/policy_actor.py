@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from wovr.data.dataset import check_trained_range
+from wovr.data.store.dataset import check_trained_range
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.rollout import Actor
 from wovr.errors import UserError

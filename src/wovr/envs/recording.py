@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wovr.data.shards import ShardRecord, complete_shards, encode_episode, shard_path, write_shard
+from wovr.data.store.shards import ShardRecord, complete_shards, encode_episode, shard_path, write_shard
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
 from wovr.types import Episode, EpisodeMeta

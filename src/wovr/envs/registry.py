@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wovr.envs.base import SimulatorEnv
-from wovr.envs.rendering import explain_opengl
+from wovr.envs.simulators.rendering import explain_opengl
 from wovr.errors import UserError
 from wovr.importing import import_named
 from wovr.types import TaskInfo
 
 ENVIRONMENTS: dict[str, str] = {
-    "tabletop": "wovr.envs.tabletop.env:TabletopEnv",
-    "metaworld": "wovr.envs.metaworld:MetaWorldEnv",
-    "libero": "wovr.envs.libero:LiberoEnv",
-    "gym": "wovr.envs.gym:GymEnv",
+    "tabletop": "wovr.envs.simulators.tabletop.env:TabletopEnv",
+    "metaworld": "wovr.envs.simulators.metaworld.env:MetaWorldEnv",
+    "libero": "wovr.envs.simulators.libero.env:LiberoEnv",
+    "gym": "wovr.envs.simulators.gym:GymEnv",
 }
 """Name -> import path of a SimulatorEnv."""
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from wovr.envs.registry import make_simulator
-from wovr.envs.rendering import choose_backend
-from wovr.envs.spawning import clean_children
+from wovr.envs.simulators.rendering import choose_backend
+from wovr.envs.workers.spawning import clean_children
 from wovr.errors import UserError
 from wovr.types import StartState
 

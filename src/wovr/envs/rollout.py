@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from wovr.envs.base import ChunkVectorEnv
-from wovr.envs.simulation_worker import Recorded
-from wovr.envs.workers import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv
+from wovr.envs.workers.worker import Recorded
 from wovr.errors import UserError
 from wovr.types import CHUNK, ChunkStep, StartState
 

@@ -34,7 +34,7 @@ class ScenePositions:
     held: np.ndarray
 
 
-READERS: dict[str, str] = {"tabletop": "wovr.envs.tabletop.positions:object_positions"}
+READERS: dict[str, str] = {"tabletop": "wovr.envs.simulators.tabletop.positions:object_positions"}
 """Source of an episode -> import path of a function (suite, task, sim_state (T, S)) -> ScenePositions."""
 
 

@@ -15,22 +15,22 @@ from typing import TypeVar, cast
 from torch import nn
 
 from wovr.errors import UserError
-from wovr.metrics.action_following import ActionFollowing
-from wovr.metrics.feature_networks import I3DClips, IDMFrames, IDMWindows, InceptionFrames
-from wovr.metrics.frechet import FrechetRolloutDistance
-from wovr.metrics.optical_flow import FarnebackFlow, RAFTFlow
-from wovr.metrics.perceptual import LPIPS, FeatureDistance, FloLPIPS, IDMDistance, LPIPSDistance
-from wovr.metrics.permanence import Permanence
-from wovr.metrics.pixels import PSNR, SSIM
-from wovr.metrics.policy_shift import PolicyShift
+from wovr.metrics.behaviour.action_following import ActionFollowing
+from wovr.metrics.behaviour.policy_shift import PolicyShift
+from wovr.metrics.behaviour.state_error import StateError
+from wovr.metrics.frames.frechet import FrechetRolloutDistance
+from wovr.metrics.frames.optical_flow import FarnebackFlow, RAFTFlow
+from wovr.metrics.frames.perceptual import LPIPS, FeatureDistance, FloLPIPS, IDMDistance, LPIPSDistance
+from wovr.metrics.frames.permanence import Permanence
+from wovr.metrics.frames.pixels import PSNR, SSIM
+from wovr.metrics.networks.features import I3DClips, IDMFrames, IDMWindows, InceptionFrames
+from wovr.metrics.networks.weights import checked_weights, has_weights
 from wovr.metrics.rollouts import RolloutMetric
-from wovr.metrics.state_error import StateError
-from wovr.metrics.weights import checked_weights, has_weights
 from wovr.models.checkpoint import load_network
-from wovr.models.inverse_dynamics import InverseDynamics
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy
-from wovr.models.state_probe import StateProbe
+from wovr.models.probes.inverse_dynamics import InverseDynamics
+from wovr.models.probes.state_probe import StateProbe
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -40,7 +40,7 @@ class Instruments:
     """What metrics measure with.
 
     Attributes:
-        weights: Folder of weights, see `wovr.metrics.weights`.
+        weights: Folder of weights, see `wovr.metrics.networks.weights`.
         idm: Checkpoint of an inverse-dynamics network, or None.
         probe: Checkpoint of a state probe, or None.
         policy: Checkpoint of a policy, or None.

@@ -21,17 +21,17 @@ from wovr.runs import read_json
 
 NETWORKS = frozenset(
     {
-        "wovr.models.autoencoders.grouped.GroupedAutoencoder",
-        "wovr.models.autoencoders.patch.PatchAutoencoder",
-        "wovr.models.autoencoders.wan.WanAutoencoder",
-        "wovr.models.backbones.wan.WanBackbone",
-        "wovr.models.inverse_dynamics.InverseDynamics",
-        "wovr.models.policies.openvla.OpenVLAOFT",
+        "wovr.models.world_model.autoencoders.grouped.GroupedAutoencoder",
+        "wovr.models.world_model.autoencoders.patch.PatchAutoencoder",
+        "wovr.models.world_model.autoencoders.wan.WanAutoencoder",
+        "wovr.models.world_model.backbones.wan.WanBackbone",
+        "wovr.models.probes.inverse_dynamics.InverseDynamics",
+        "wovr.models.policies.openvla.policy.OpenVLAOFT",
         "wovr.models.policies.tiny_vla.TinyVLA",
         "wovr.models.reward.SuccessClassifier",
-        "wovr.models.robot_model.RobotModel",
-        "wovr.models.state_probe.StateProbe",
-        "wovr.models.world_model.WorldModel",
+        "wovr.models.robot.model.RobotModel",
+        "wovr.models.probes.state_probe.StateProbe",
+        "wovr.models.world_model.model.WorldModel",
     }
 )
 """The package's networks that a checkpoint may name. Any other name is refused before anything is imported."""

@@ -13,13 +13,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from wovr.data.world_model_data import WorldModelBatch
+from wovr.data.training.world_model import WorldModelBatch
 from wovr.errors import UserError
 from wovr.functional.images import frames_to_float
-from wovr.metrics.perceptual import LPIPSDistance
-from wovr.metrics.weights import checked_weights, weights_folder
-from wovr.models.autoencoders.base import Autoencoder, LatentNorm
-from wovr.models.autoencoders.grouped import GroupedAutoencoder
+from wovr.metrics.frames.perceptual import LPIPSDistance
+from wovr.metrics.networks.weights import checked_weights, weights_folder
+from wovr.models.world_model.autoencoders.base import Autoencoder, LatentNorm
+from wovr.models.world_model.autoencoders.grouped import GroupedAutoencoder
 from wovr.tasks.base import TrainingModule
 
 MOVED = 0.15

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wovr.data.modules import DemonstrationBatch
+from wovr.data.training.demonstrations import DemonstrationBatch
 from wovr.functional.augment import random_shift
 from wovr.models.policies.base import Policy
 from wovr.tasks.base import TrainingModule, check_equal
 
 
-class BehaviourCloning(TrainingModule):
+class BehaviourCloningTraining(TrainingModule):
     """Cross-entropy of the demonstrated actions' tokens, averaged over the actions before the end of the episode.
 
     Args:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from wovr.data.reward_windows import RewardBatch, RewardEpisode
+from wovr.data.training.reward_windows import RewardBatch, RewardEpisode
 from wovr.errors import UserError
 from wovr.functional.blur import gaussian_blur, random_sigma
 from wovr.functional.classification import JudgedEpisode, best_threshold, pooled, score
@@ -25,7 +25,7 @@ from wovr.models.checkpoint import KEY
 from wovr.models.reward import SuccessClassifier, load_classifier, stacked_images
 from wovr.tasks.averaging import AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
-from wovr.tasks.inverse_dynamics import shift_together
+from wovr.tasks.probes.inverse_dynamics import shift_together
 
 
 class RewardTraining(TrainingModule):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data.synthetic import tabletop_frames
-from wovr.data.video import encode_video
+from wovr.data.store.video import encode_video
 
 CAMERA = "observation.images.top"
 WRIST = "observation.images.wrist"

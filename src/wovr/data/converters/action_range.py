@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wovr.data.statistics import least_spread
+from wovr.data.store.statistics import least_spread
 
 HAIR = 1e-3
 """How far beyond [-1, 1] an action may lie and still count as within: rounding, not another range. It is clipped."""

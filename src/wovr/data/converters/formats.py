@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wovr.data.converters.hdf5_files import Hdf5Files
-from wovr.data.converters.lerobot_layout import INFO
-from wovr.data.converters.lerobot_reader import LeRobotReader
+from wovr.data.converters.hdf5.files import Hdf5Files
+from wovr.data.converters.lerobot.layout import INFO
+from wovr.data.converters.lerobot.reader import LeRobotReader
 from wovr.data.converters.source import EpisodeSource
 from wovr.data.converters.trajectory_files import TrajectoryFiles
 from wovr.errors import UserError

@@ -20,7 +20,7 @@ from wovr.data.converters.pieces import pieces_of, told_of
 from wovr.data.converters.proprioception import read_proprio
 from wovr.data.converters.source import EpisodeSource
 from wovr.data.converters.success_labels import success_of
-from wovr.data.shards import complete_shards, finish_dataset, shard_path, write_shard
+from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
 from wovr.types import MAX_FRAMES, Episode, EpisodeMeta
 

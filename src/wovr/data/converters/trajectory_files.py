@@ -16,7 +16,7 @@ import numpy as np
 
 from wovr.data.converters.plain_objects import read_plain_objects
 from wovr.data.converters.source import MAX_COLUMN, EpisodeSource, no_column, numbered, text_of
-from wovr.data.video import MAX_SIDE
+from wovr.data.store.video import MAX_SIDE
 from wovr.errors import UserError
 
 SUCCESS = ("success", "is_success", "reward")

@@ -1,0 +1,1 @@
+"""`wovr bench`: speeds on this machine."""

@@ -1,0 +1,291 @@
+"""`wovr bench imagination`: imagined frames a second, where the time goes, and how near the denoiser is to the ceiling.
+
+The ceiling is the rate of a large matrix product of the same type in the same run; the denoiser's own operations are
+counted by torch (matrix products, convolutions and attention).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from wovr.commands.arguments import choose_device
+from wovr.commands.terminal import table_console
+from wovr.errors import UserError
+from wovr.functional.flow import sampling_sigmas
+from wovr.models.checkpoint import data_record, load_network
+from wovr.models.policies.base import Policy
+from wovr.models.policies.loading import load_policy
+from wovr.models.world_model.context import Context
+from wovr.models.world_model.model import WorldModel
+from wovr.types import Observation
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def bench_imagination(
+    world_model: str,
+    policy: str = "",
+    batches: str = "1,16,64",
+    steps: str = "1,2,5",
+    precision: str = "fp32,bf16",
+    size: int = 0,
+    seconds: float = 1.0,
+    compile: bool = False,
+    device: str = "auto",
+) -> None:
+    """Imagined frames a second by batch size and sampling steps, and the parts of a chunk.
+
+    A chunk is denoising, decoding, encoding the next chunk's context, and (with --policy) choosing actions. The last
+    column says how much faster chunks are when the context is carried over as latents (the world model's `history`)
+    instead of being encoded again from decoded frames.
+
+    Args:
+        world_model: Checkpoint of a world model; or the YAML of its training (conf/wm.yaml), for random weights.
+        policy: Checkpoint of a policy; empty to leave it out.
+        batches: Comma list of batch sizes.
+        steps: Comma list of sampling steps.
+        precision: Comma list: fp32, bf16.
+        size: Height and width of the pictures; 0 for what a checkpoint was trained on, or 64.
+        seconds: How long to measure each part.
+        compile: Let torch.compile make faster code of the denoiser.
+        device: Where to compute: auto, cpu, cuda.
+    """
+    if seconds <= 0:
+        raise UserError(f"--seconds {seconds}", "give a time above 0")
+    if size < 0:
+        raise UserError(f"--size is {size}", "give 0 or more")
+    counts = {"batches": _counts("batches", batches), "steps": _counts("steps", steps)}
+    precisions = [word.strip() for word in precision.split(",")]
+    for word in precisions:
+        if word not in _DTYPES:
+            raise UserError(f"--precision is '{precision}'", "give fp32, bf16 or both")
+    place = choose_device(device)
+    path = Path(world_model)
+    model = make_world_model(path, place) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
+    trained = None if path.suffix in (".yaml", ".yml") else data_record(path).get("image_size")
+    height, width = (size, size) if size else trained or (64, 64)
+    model.latent_shape((height, width))
+    actor = load_policy(Path(policy)).to(place) if policy else None
+    if actor is not None and actor.action_dim != model.action_dim:
+        raise UserError(
+            f"{policy}: the policy's actions have {actor.action_dim} dimensions, those of {path} {model.action_dim}",
+            "give a policy of the same robot",
+        )
+    model = model.to(place).eval()
+    flops = count_flops(model, (height, width))
+    if compile:
+        model.compile_parts(place)
+    parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
+    print(
+        f"{path}: {parameters:,} parameters in the backbone, {height} x {width}, chunks of {model.chunk}, "
+        f"{flops / 1e9:.2f} GFLOP a rollout and step, {place}, {torch.get_num_threads()} threads"
+    )
+    table = Table("precision", title="imagination")
+    headings = ("batch", "steps", "frames/s", "denoise ms", "decode ms", "encode ms", "policy ms")
+    for heading in (*headings, "denoiser GFLOP/s", "of matmul", "latents : frames"):
+        table.add_column(heading, justify="right")
+    for word in precisions:
+        ceiling = matmul_rate(_DTYPES[word], place, seconds)
+        print(f"matmul of {word}: {ceiling / 1e9:,.0f} GFLOP/s")
+        bench = _Bench(model, actor, (height, width), word, place, seconds)
+        for batch in counts["batches"]:
+            for chunk in bench.chunks(batch, counts["steps"]):
+                reached = flops * batch * chunk.steps / chunk.denoise
+                table.add_row(
+                    *(word, str(batch), str(chunk.steps), f"{batch * model.chunk / chunk.total(model.history):,.1f}"),
+                    *(f"{1000 * part:.1f}" for part in (chunk.denoise, chunk.decode, chunk.encode[model.history])),
+                    "-" if actor is None else f"{1000 * chunk.policy:.1f}",
+                    *(f"{reached / 1e9:,.0f}", f"{reached / ceiling:.0%}"),
+                    f"{chunk.total('frames') / chunk.total('latents'):.2f}" if "latents" in chunk.encode else "-",
+                )
+        table.add_section()
+    table_console().print(table)
+
+
+@dataclass(frozen=True)
+class ChunkTimes:
+    """Seconds of one chunk's parts for a whole batch.
+
+    Attributes:
+        steps: Sampling steps.
+        denoise: Of all of them.
+        decode: Latents to frames.
+        encode: What was imagined to the next chunk's context, by `history`; `latents` where that can be.
+        policy: Choosing actions; 0 without a policy.
+    """
+
+    steps: int
+    denoise: float
+    decode: float
+    encode: dict[str, float]
+    policy: float
+
+    def total(self, history: str) -> float:
+        """Seconds of a chunk."""
+        return self.denoise + self.decode + self.encode[history] + self.policy
+
+
+class _Bench:
+    """Times the parts of a chunk in one precision."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        policy: Policy | None,
+        image_size: tuple[int, int],
+        precision: str,
+        device: torch.device,
+        seconds: float,
+    ) -> None:
+        self.model, self.policy, self.image_size = model, policy, image_size
+        self.precision, self.device, self.seconds = precision, device, seconds
+
+    @torch.inference_mode()
+    def chunks(self, batch: int, steps: Sequence[int]) -> list[ChunkTimes]:
+        """The times of a batch size, for each number of steps."""
+        model, parts = self.model, {}
+        context, actions, noise = random_inputs(model, batch, self.image_size)
+        with self._autocast():
+            states = model.robot_states(context, actions)  # once a chunk: what follows times it with denoising
+            latents = model.sample_chunk(context, actions, noise, [1.0], states)
+            frames = model.decode_chunk(context, latents)
+            decode = self._time(lambda: model.decode_chunk(context, latents))
+            history = model.history
+            kinds = ["frames", "latents"] if model.memory == model.memory_slots else ["frames"]
+            try:
+                for kind in kinds:
+                    model.history = kind  # type: ignore[assignment]
+                    parts[kind] = self._time(lambda: model.advance(context, actions, latents, frames, states))
+            finally:
+                model.history = history
+            denoise = []
+            for count in steps:
+                sigmas = sampling_sigmas(count, model.shift)
+                denoise.append(self._time(partial(model.sample_chunk, context, actions, noise, sigmas)))
+        policy = 0.0
+        if self.policy is not None:
+            observation = Observation(frames[:, -1].cpu().numpy(), ["pick up the red cube"] * batch)
+            act = self.policy.act
+            policy = self._time(lambda: act(observation))
+        return [ChunkTimes(n, spent, decode, parts, policy) for n, spent in zip(steps, denoise, strict=True)]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _time(self, function: Callable[[], object]) -> float:
+        return seconds_of(function, self.device, self.seconds)
+
+
+def make_world_model(path: Path, device: torch.device) -> WorldModel:
+    """A world model with random weights from the YAML of its training, made on the device.
+
+    Its robot model comes from the checkpoint that the YAML names; while there is none, one of the numbers of
+    conf/robot.yaml stands in, which computes as much.
+
+    Raises:
+        UserError: No such file, none that describes a world model, or a robot model that does not fit it.
+    """
+    try:
+        described = yaml.safe_load(path.read_text())["model"]["init_args"]["world_model"]
+    except OSError as error:
+        raise UserError(f"{path}: no such file", "give a checkpoint, or a YAML like conf/wm.yaml") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: has no key model.init_args.world_model", "give the YAML of a world model's training"
+        ) from error
+    _stand_in_for_the_robot(described)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--world_model", type=WorldModel)
+    try:
+        with device:  # a GPU draws five billion random weights in seconds
+            made: Any = parser.instantiate_classes(parser.parse_object({"world_model": described}))
+    except ArgumentError as error:
+        raise UserError(f"{path}: model.init_args.world_model: {error}", "see conf/wm.yaml") from error
+    world: WorldModel = made.world_model
+    if world.robot is not None and not world.robot.spread.any():  # not fitted: by 0 nothing can be divided
+        world.robot.spread.fill_(1.0)
+    return world
+
+
+def _stand_in_for_the_robot(described: Any) -> None:
+    """Put a robot model with random weights where the description names a checkpoint that is not there."""
+    arguments = described.get("init_args") if isinstance(described, dict) else None
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("robot"), dict):
+        return
+    checkpoint = (arguments["robot"].get("init_args") or {}).get("checkpoint")
+    if checkpoint is not None and not Path(checkpoint).exists():
+        arguments["robot"] = {"class_path": "wovr.models.robot.model.RobotModel"}
+
+
+def random_inputs(
+    model: WorldModel, batch: int, image_size: tuple[int, int]
+) -> tuple[Context, torch.Tensor, torch.Tensor]:
+    """The context of random pictures, (B, K, A) actions and (B, C, n, h, w) noise, on the model's device."""
+    device, generator = model.neutral.device, torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (batch, *image_size, 3), generator=generator, dtype=torch.uint8)
+    actions = torch.rand(batch, model.chunk, model.action_dim, generator=generator) * 2 - 1
+    noise = torch.randn(batch, *model.latent_shape(image_size), generator=generator)
+    # Any state is as fast to follow as another: the mean one.
+    proprio = None if model.robot is None else model.robot.mean.expand(batch, -1)
+    return model.encode_context(pictures.to(device), proprio=proprio), actions.to(device), noise.to(device)
+
+
+@torch.no_grad()
+def count_flops(model: WorldModel, image_size: tuple[int, int]) -> int:
+    """Operations of one sampling step of one rollout: two for each multiplication with addition."""
+    context, actions, noise = random_inputs(model, 1, image_size)
+    # Attention as plain matrix products, which are counted on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.velocity(noise, noise.new_ones(1), context, actions)
+    return int(counter.get_total_flops())
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device, seconds: float) -> float:
+    """Operations a second of a large matrix product: the best of its repetitions."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(_times(lambda: left @ right, device, seconds))
+
+
+def seconds_of(function: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Median seconds of a call, over as many calls as fit."""
+    return median(_times(function, device, seconds))
+
+
+def _times(function: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
+    """Seconds of each of several calls, one at least; the first one, which warms up, is not among them."""
+    found: list[float] = []
+    for number in range(1_000_000):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number:
+            found.append(time.perf_counter() - started)
+        if sum(found) >= seconds:
+            break
+    return found
+
+
+def _counts(flag: str, text: str) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--{flag} is '{text}'", "give numbers separated by commas") from error
+    if min(found) < 1:
+        raise UserError(f"--{flag} is '{text}'", "give numbers from 1 on")
+    return found

@@ -1,0 +1,1 @@
+"""`wovr data`: look into episodes, check, convert, label, imagine them."""

@@ -1,0 +1,1 @@
+"""`wovr evaluate`: a policy, a world model, a classifier or a value function, measured."""

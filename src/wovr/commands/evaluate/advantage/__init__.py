@@ -1,0 +1,1 @@
+"""`wovr evaluate --metrics advantage`: is what GRPO takes for advantage right?"""

@@ -1,0 +1,1 @@
+"""`wovr pace`: the whole chain, stage by stage."""

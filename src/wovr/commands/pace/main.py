@@ -1,0 +1,188 @@
+"""`wovr pace`: the whole chain in one command, co-evolution included (paper, section 4.3: PACE).
+
+Clone a policy, collect with it, learn a world model and a success classifier, improve the policy in imagination,
+collect with the better policy, refine both on old and new episodes, improve again. Which stages there are is a matter
+of YAML; each is an ordinary command, printed before it runs, with a folder of its own:
+
+    OUT/STAGE/           what the command makes, its marker DONE, its inputs stage.json, its output stage.log
+    OUT/report.html      the report, complete in one file; the same as report.md and metrics.json
+
+The same command again goes on where it was stopped, at any moment and by any signal. What differs from the paper: its
+budget, its sizes, and that the classifier is refined beside the world model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.table import Table
+
+from wovr.commands.arguments import explain_arguments
+from wovr.commands.config_files import check_config_files
+from wovr.commands.null_values import refuse_null
+from wovr.commands.pace.budget import Budget, count_budget, planned_episodes
+from wovr.commands.pace.child import Child, command_line
+from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
+from wovr.commands.pace.run import look, run_stages, spent_seconds
+from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_stages
+from wovr.commands.pace.view import clock
+from wovr.commands.terminal import table_console
+from wovr.errors import UserError
+from wovr.runs import only_run
+
+_LOCK_SECONDS = 10.0  # for the stage of a killed chain to end
+
+
+def pace(
+    stages: list,  # jsonargparse would read "-50:" in a list[dict[str, Any]] as YAML once more
+    suite: str = "spatial",
+    out: Path = Path("runs/pace"),
+    seed: int = 0,
+    rounds: int = 1,
+    first_round: dict[str, str] | None = None,
+    variables: dict | None = None,  # not dict[str, Any], as above
+    budget: dict[str, int] | None = None,
+    jobs: int = 1,
+    dry_run: bool = False,
+    from_stage: str | None = None,
+    until: str | None = None,
+) -> None:
+    """Run a chain of stages from demonstrations to a report.
+
+    A stage that is finished is skipped, one that was stopped goes on, one whose configuration or inputs have changed is
+    begun again in a new folder; what the old one holds is kept as OUT/STAGE.before-1, -2, ... and said so. The same
+    command again picks up where it was stopped.
+
+    Args:
+        stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, alone,
+            each_round.
+        suite: Suite of the environment; {suite} in the stages.
+        out: Folder of the chain; {out} in the stages.
+        seed: Seed; {seed} in the stages.
+        rounds: How often the stages that say each_round are repeated.
+        first_round: What {previous:NAME} stands for in the first round: NAME -> a stage before the rounds.
+        variables: What {NAME} in the stages stands for: NAME -> a value; null leaves the flag out.
+        budget: real_episodes: most real episodes that stages may collect; more is an error before anything runs.
+        jobs: Most stages that run at once. With more than one each computes with its share of the cores, and those that
+            say alone with all of them while nothing else runs.
+        dry_run: Only show stages, their states, commands and real episodes.
+        from_stage: Begin with this stage and take those before it as they are.
+        until: End after this stage.
+    """
+    chain = read_stages(stages, rounds, first_round, variables)
+    chosen = choose_stages(chain, from_stage, until)
+    limit = read_budget(budget or {})
+    if jobs < 1:
+        raise UserError(f"jobs is {jobs}", "give 1 or more")
+    given = Surroundings(out, suite, seed)
+    check_chain(given)
+    if dry_run:
+        count = count_budget(chain, limit, finished_folders(chain, given))
+        show_plan(chain, chosen, given, count)
+        count.check()
+        return
+    count_budget(chain, limit, finished_folders(chain, given)).check()
+    with only_run(out, _LOCK_SECONDS) as lock:
+        claim_folder(given)
+        descriptors = [] if lock is None else [lock]
+        run_stages(chain, chosen, given, jobs=jobs, launch=Child, descriptors=descriptors)
+        from wovr.commands.report.chain import write_report  # imports what draws and reads videos
+
+        finished = finished_folders(chain, given)
+        changed = [stage.name for stage in chain if is_finished(stage, given) and stage.name not in finished]
+        path = write_report(chain, given, count_budget(chain, limit, finished), rounds, changed)
+    print(f"report: {path}")
+
+
+def read_budget(budget: Mapping[str, Any]) -> int | None:
+    """The most real episodes that may be collected; None for no limit.
+
+    Raises:
+        UserError: Something else than a number of real episodes.
+    """
+    unknown = [key for key in budget if key != "real_episodes"]
+    if unknown:
+        raise UserError(f"budget: unknown key '{unknown[0]}'", "write budget: {real_episodes: N}")
+    limit = budget.get("real_episodes")
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise UserError(f"budget.real_episodes is {limit!r}", "give a number of episodes")
+    return limit
+
+
+def finished_folders(chain: Sequence[Stage], given: Surroundings) -> dict[str, Path]:
+    """Stage -> folder, of those that are finished and would be skipped if those before them are."""
+    folders = look(chain, given, Fingerprints())
+    return {name: folder.path for name, folder in folders.items() if folder.state() == DONE}
+
+
+def is_finished(stage: Stage, given: Surroundings) -> bool:
+    """Whether a stage's folder has its marker, from whatever inputs."""
+    return (given.folder(stage.name) / "DONE").exists()
+
+
+def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget) -> None:
+    """Print stages with their states, then the commands, then the real episodes."""
+    console = table_console()
+    folders = look(chain, given, Fingerprints())
+    names = {stage.name for stage in chosen}
+    table = Table("", "stage", "state", "needs", title=f"{given.out}, suite {given.suite}, seed {given.seed}")
+    for heading in ("real episodes", "took"):
+        table.add_column(heading, justify="right")
+    runs: set[str] = set()
+    for number, stage in enumerate(chain, 1):
+        folder = folders[stage.name]
+        state = folder.state()
+        if state == "changed" and not runs.intersection(stage.needs):
+            state = f"changed: {folder.changes()}"
+        if stage.name not in names:
+            state = f"{state}, left out"
+        elif state != DONE or runs.intersection(stage.needs):
+            runs.add(stage.name)
+            state = "run again" if state == DONE else state
+        episodes = count.by_stage[stage.name]
+        planned = planned_episodes(stage)
+        cell = f"{episodes.collected:,}" if episodes.collected else ""
+        if stage.counts != "budget" or not cell:
+            measured = f"{episodes.evaluated:,}" if episodes.evaluated else ""
+            measured = measured or (f"{planned.per_task} a task" if planned.per_task else "")
+            cell = f"({cell or measured})" if cell or measured else ""
+        took = spent_seconds(folder.record)
+        row = (str(number), stage.name, state, ", ".join(stage.needs), cell, clock(took) if took else "")
+        table.add_row(*row, style=None if stage.name in names else "dim")
+    console.print(table)
+    for stage in chosen:
+        console.print(f"{stage.name}:\n  {command_line(given.words(stage))}", soft_wrap=True)
+    limit = "no limit is declared" if count.limit is None else f"the budget is {count.limit:,}"
+    print(f"real episodes: {count.spent:,}, {limit}; for measuring only, in brackets: {count.evaluated:,}", end="")
+    print(f", and {count.per_task} a task to come" if count.per_task else "")
+    for name, spent in count.baselines.items():
+        print(f"baseline {name}: {spent:,} real episodes with those it rests on")
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb.
+
+    Raises:
+        UserError: See `pace`; wrong options.
+    """
+    parser = ArgumentParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--config", action="config", help="YAML of the chain, e.g. conf/pace/tabletop.yaml; a second adds to the first."
+    )
+    parser.add_function_arguments(pace, skip={"from_stage"}, as_group=False)
+    # `from` is a word of Python's.
+    parser.add_argument(
+        "--from", type=str | None, default=None, help="Begin with this stage and take those before it as they are."
+    )
+    check_config_files(args)
+    try:
+        parsed = parser.parse_args(list(args))
+    except ArgumentError as error:
+        raise explain_arguments(error, "pace") from error
+    refuse_null(parser, parsed)
+    options = parsed.as_dict()
+    options.pop("config", None)
+    pace(from_stage=options.pop("from"), **options)

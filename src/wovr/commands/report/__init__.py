@@ -1,0 +1,1 @@
+"""What a chain has measured as a page: tables, charts, pictures, videos."""

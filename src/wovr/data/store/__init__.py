@@ -1,0 +1,1 @@
+"""Episodes on disk: shards written, sealed, read by offset, checked byte by byte."""

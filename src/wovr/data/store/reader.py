@@ -1,0 +1,387 @@
+"""Random access to stored episodes: shards are indexed once by their headers, members are read by offset.
+
+When a store is opened, every shard is held against its SHA-256 and dataset.json against what the shards hold (schema
+versions, lengths, action dimensions, counts); what needs the values is checked when they are read. Whatever is broken
+is named: shard, key, field.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wovr.data.store.arrays import actions_shape, array_header, decode_array
+from wovr.data.store.dataset import check_agreement, check_counts, check_shards, read_dataset
+from wovr.data.store.members import (
+    OPTIONAL_ARRAYS,
+    check_actions,
+    check_image_size,
+    check_optional,
+    check_optional_header,
+    check_success,
+    decode_episode,
+    decode_meta,
+    decode_success,
+    remedy_of,
+    take_off_mark,
+)
+from wovr.data.store.shards import DATASET_FILE, EpisodeRecord
+from wovr.data.store.statistics import ActionStatistics
+from wovr.data.store.tar_index import RESTORE, Place, scan_shard
+from wovr.data.store.video import decode_pieces
+from wovr.errors import UserError
+from wovr.runs import fingerprint
+from wovr.types import Clip, Episode, EpisodeMeta
+
+_OPEN_FILES = 64
+_HEADER_BYTES = 256  # of an .npy file; numpy pads its header to 128 for arrays of few dimensions
+
+
+@dataclass(frozen=True)
+class EpisodeEntry:
+    """What is known of a stored episode without reading its arrays.
+
+    Attributes:
+        key: Its key.
+        shard: Path of its shard.
+        num_frames: T.
+        action_dim: A.
+        meta: Instruction, task and provenance.
+        succeeded: Any frame satisfies the success predicate, or it is a piece of a demonstration that succeeded.
+        places: Field (`actions.npy`) -> where its bytes lie in the shard.
+    """
+
+    key: str
+    shard: Path
+    num_frames: int
+    action_dim: int
+    meta: EpisodeMeta
+    succeeded: bool
+    places: dict[str, Place]
+
+    @property
+    def num_actions(self) -> int:
+        """T - 1."""
+        return self.num_frames - 1
+
+    @property
+    def record(self) -> EpisodeRecord:
+        """What is counted of it."""
+        meta = self.meta
+        return EpisodeRecord(self.key, meta.suite, meta.task, meta.instruction, self.num_frames, self.succeeded)
+
+
+def demonstration_of(entry: EpisodeEntry) -> str:
+    """The key that the pieces of one demonstration have in common; an episode's own where it was not cut up."""
+    part, parts = entry.meta.extra.get("part"), entry.meta.extra.get("parts")
+    return entry.key.removesuffix(f"-{part}") if isinstance(parts, int) and parts > 1 else entry.key
+
+
+class EpisodeStore:
+    """The episodes of one or several folders, by index.
+
+    Travels into DataLoader workers (forked or spawned): files are opened where they are read. Not for several threads
+    at once.
+
+    Args:
+        folders: Folders with shards and `dataset.json`; they must agree in image size, action dimensions and the range
+            that actions were scaled by.
+
+    Attributes:
+        folders: The folders.
+        datasets: What their `dataset.json` say.
+        entries: Every episode, folder by folder, shard by shard.
+        image_size: (H, W).
+        action_dim: A.
+        action_range: What -1 and 1 are in the units of whoever recorded them; None where no folder says.
+
+    Raises:
+        UserError: A folder or file is missing, unfinished, broken, or does not agree with the others.
+    """
+
+    def __init__(self, *folders: Path | str) -> None:
+        if not folders:
+            raise UserError("no data folder given", "name at least one folder with episodes")
+        self.folders = [Path(folder) for folder in folders]
+        self._files = _OpenFiles()
+        self.datasets = [read_dataset(folder) for folder in self.folders]
+        self.action_range = check_agreement(self.folders, self.datasets)
+        height, width = self.datasets[0]["image_size"]
+        self.image_size: tuple[int, int] = (height, width)
+        self.action_dim: int = self.datasets[0]["action_dim"]
+        self.entries: list[EpisodeEntry] = []
+        for folder, dataset in zip(self.folders, self.datasets, strict=True):
+            check_shards(folder, dataset)
+            entries = [entry for shard in dataset["shards"] for entry in self._index(folder, dataset, shard)]
+            check_counts(folder, dataset, [entry.record for entry in entries])
+            self.entries += entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": _OpenFiles()}
+
+    @cached_property
+    def action_statistics(self) -> ActionStatistics:
+        """Statistics of all actions: one folder's as stored, several folders' counted together."""
+        if len(self.folders) == 1:
+            return ActionStatistics.from_json(self.datasets[0]["action_statistics"])
+        return ActionStatistics.of(self.actions(index) for index in range(len(self)))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that stand for the contents, from the `dataset.json` of all folders."""
+        return fingerprint(self.datasets)
+
+    def read(self, index: int) -> Episode:
+        """A whole episode, every value of it checked.
+
+        Raises:
+            UserError: A member is damaged or breaks the format.
+        """
+        entry = self.entries[index]
+        with _naming(entry):
+            members = {field: self._files.read(entry.shard, place) for field, place in entry.places.items()}
+            episode = decode_episode(entry.key, members, self.image_size)
+            check_actions(episode.actions, entry.num_frames, self.action_dim)
+            check_image_size(episode.frames, self.image_size)
+        return episode
+
+    def frames(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames start .. stop - 1 of an episode, decoded without the rest of it.
+
+        Args:
+            index: Episode.
+            start: First frame.
+            stop: One past the last; None for the end.
+
+        Returns:
+            (stop - start, H, W, 3) uint8.
+
+        Raises:
+            UserError: The frames are damaged or have another size than `dataset.json` says.
+        """
+        return self._frame_pieces(index, [(start, stop)])[0]
+
+    def actions(self, index: int) -> np.ndarray:
+        """(T - 1, A) float32 in [-1, 1], the actions of an episode.
+
+        Raises:
+            UserError: They are damaged, of another shape, out of range or not finite.
+        """
+        entry = self.entries[index]
+        with _naming(entry):
+            actions = decode_array("actions.npy", self._files.read(entry.shard, entry.places["actions.npy"]))
+            check_actions(actions, entry.num_frames, self.action_dim)
+        return actions
+
+    def success(self, index: int) -> np.ndarray:
+        """(T,) bool, the success predicate on each frame.
+
+        `entries[index].succeeded` is its `any`, except for a piece of a demonstration that succeeded in another piece:
+        it shares that outcome though no frame of it satisfies the predicate.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        entry = self.entries[index]
+        with _naming(entry):
+            success = decode_array("success.npy", self._files.read(entry.shard, entry.places["success.npy"]))
+            check_success(success, entry.num_frames)
+        return take_off_mark(success, entry.meta)
+
+    def sim_state(self, index: int) -> np.ndarray | None:
+        """(T, S) float64, the simulator's state at each frame of an episode, or None where it holds none.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        return self._optional(index, "sim_state")
+
+    def proprio(self, index: int) -> np.ndarray | None:
+        """(T, P) float32, what the robot knew of itself at each frame of an episode, or None where it holds none.
+
+        Raises:
+            UserError: It is damaged or not finite.
+        """
+        return self._optional(index, "proprio")
+
+    @cached_property
+    def proprio_dim(self) -> int:
+        """P if every episode has proprioception of one and the same P, else 0. Reads headers, at the first use."""
+        if not all("proprio.npy" in entry.places for entry in self.entries):
+            return 0
+        dims = {self._header(entry, "proprio.npy")[0][1] for entry in self.entries}
+        return dims.pop() if len(dims) == 1 else 0
+
+    def first_proprio(self, indices: Sequence[int]) -> np.ndarray:
+        """(N, P) float32, what the robot says of itself at the first frames of some episodes; P is `proprio_dim`.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        if not self.proprio_dim:
+            return np.zeros((len(indices), 0), np.float32)
+        return np.stack([states[0] for states in map(self.proprio, indices) if states is not None])
+
+    def encoded_video(self, index: int) -> bytes:
+        """The bytes of an episode's video.
+
+        Raises:
+            UserError: The episode holds its frames without loss, not as video.
+        """
+        entry = self.entries[index]
+        if "frames.mp4" not in entry.places:
+            raise UserError(f"{entry.shard}: episode {entry.key}: frames.mp4: missing", "use episodes stored as video")
+        return self._files.read(entry.shard, entry.places["frames.mp4"])
+
+    def clip(self, index: int, start: int, length: int) -> Clip:
+        """A training window with the episode's first frame as its reference.
+
+        Args:
+            index: Episode.
+            start: First frame of the window.
+            length: Frames of the window, L.
+
+        Raises:
+            UserError: Something of it is damaged.
+        """
+        entry = self.entries[index]
+        window = (start, start + length)
+        if start == 0:
+            frames = self.frames(index, *window)
+            reference = frames[0]
+        else:
+            first, frames = self._frame_pieces(index, [(0, 1), window])
+            reference = first[0]
+        return Clip(
+            frames=frames,
+            actions=self.actions(index)[start : start + length - 1],
+            success=self.success(index)[start : start + length],
+            reference=reference,
+            key=entry.key,
+            start=start,
+            meta=entry.meta,
+        )
+
+    def _optional(self, index: int, name: str) -> np.ndarray | None:
+        """One of OPTIONAL_ARRAYS, None where the episode holds none."""
+        entry = self.entries[index]
+        place = entry.places.get(f"{name}.npy")
+        if place is None:
+            return None
+        with _naming(entry):
+            array = decode_array(f"{name}.npy", self._files.read(entry.shard, place))
+            check_optional(name, array, entry.num_frames)
+        return array
+
+    def _header(self, entry: EpisodeEntry, field: str) -> tuple[tuple[int, ...], np.dtype, int]:
+        """Shape, dtype and offset of the values of a member."""
+        place = entry.places[field]
+        head = self._files.read(entry.shard, Place(place.offset, min(place.size, _HEADER_BYTES)))
+        return array_header(field, head)
+
+    def _frame_pieces(self, index: int, pieces: Sequence[tuple[int, int | None]]) -> list[np.ndarray]:
+        entry = self.entries[index]
+        with _naming(entry):
+            if "frames.npy" in entry.places:
+                found = [self._raw_frames(entry, start, stop) for start, stop in pieces]
+            else:
+                data = self._files.read(entry.shard, entry.places["frames.mp4"])
+                try:
+                    found = decode_pieces(data, pieces, self.image_size, entry.num_frames)
+                except ValueError as error:
+                    raise ValueError(f"frames.mp4: {error}") from error
+            for frames in found:
+                check_image_size(frames, self.image_size)
+        return found
+
+    def _raw_frames(self, entry: EpisodeEntry, start: int, stop: int | None) -> np.ndarray:
+        """Rows of `frames.npy`, read without the others."""
+        place = entry.places["frames.npy"]
+        shape, dtype, skip = self._header(entry, "frames.npy")
+        stop = entry.num_frames if stop is None else stop
+        row = math.prod(shape[1:])
+        whole = (entry.num_frames, *self.image_size, 3)
+        if dtype != np.uint8 or shape != whole or skip + shape[0] * row != place.size:
+            raise ValueError(f"frames.npy: {dtype} {shape} in {place.size} bytes, must be uint8 {whole}")
+        if not 0 <= start < stop <= shape[0]:
+            raise ValueError(f"frames.npy: frames {start} to {stop} are not in {dtype} {shape}, {place.size} bytes")
+        data = self._files.read(entry.shard, Place(place.offset + skip + start * row, (stop - start) * row))
+        return np.frombuffer(data, np.uint8).reshape(stop - start, *shape[1:]).copy()
+
+    def _index(self, folder: Path, dataset: dict[str, Any], shard: dict[str, Any]) -> Iterator[EpisodeEntry]:
+        path = folder / shard["file"]
+        samples = scan_shard(path)
+        if len(samples) != shard["episodes"]:
+            raise UserError(f"{path}: {len(samples)} episodes, {DATASET_FILE} says {shard['episodes']}", RESTORE)
+        for key, places in samples.items():
+            try:
+                meta = decode_meta(self._files.read(path, places["meta.json"]))
+                success = decode_success(self._files.read(path, places["success.npy"]))
+                place = places["actions.npy"]
+                head = self._files.read(path, Place(place.offset, min(place.size, _HEADER_BYTES)))
+                num_actions, action_dim = actions_shape(head)
+                if num_actions != len(success) - 1:
+                    raise ValueError(f"actions: {num_actions} of them for {len(success)} frames")
+                if action_dim != self.action_dim:
+                    raise ValueError(f"actions: {action_dim} dimensions, {DATASET_FILE} says {self.action_dim}")
+                for name in OPTIONAL_ARRAYS:
+                    if (there := places.get(f"{name}.npy")) is not None:
+                        head = self._files.read(path, Place(there.offset, min(there.size, _HEADER_BYTES)))
+                        check_optional_header(name, head, there.size, len(success))
+                if meta.fps != dataset["fps"]:
+                    raise ValueError(f"meta: {meta.fps:g} fps, {DATASET_FILE} says {dataset['fps']:g}")
+            except ValueError as error:
+                raise UserError(f"{path}: episode {key}: {error}", remedy_of(error)) from error
+            succeeded = bool(success.any()) or meta.shares_success
+            yield EpisodeEntry(key, path, len(success), action_dim, meta, succeeded, places)
+
+
+class _OpenFiles:
+    """Files open for reading, the longest unused closed first. Reads by offset share no position across a fork."""
+
+    def __init__(self) -> None:
+        self._descriptors: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, place: Place) -> bytes:
+        """Bytes of a member.
+
+        Raises:
+            UserError: The file is gone or shorter than it was.
+        """
+        try:
+            if path not in self._descriptors:
+                self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                if len(self._descriptors) > _OPEN_FILES:
+                    os.close(self._descriptors.popitem(last=False)[1])
+            self._descriptors.move_to_end(path)
+            data = os.pread(self._descriptors[path], place.size, place.offset)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}", RESTORE) from error
+        if len(data) != place.size:
+            raise UserError(f"{path}: truncated", RESTORE)
+        return data
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+
+
+@contextmanager
+def _naming(entry: EpisodeEntry) -> Iterator[None]:
+    """Add shard and key to what is found wrong inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{entry.shard}: episode {entry.key}: {error}", remedy_of(error)) from error

@@ -1,0 +1,237 @@
+"""Lightning DataModules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.base import EpisodeData
+from wovr.data.training.loader import ResumableLoader
+from wovr.errors import UserError
+from wovr.types import CHUNK
+
+
+@dataclass
+class DemonstrationBatch:
+    """Observations and the chunks of actions that followed.
+
+    Attributes:
+        image: (B, H, W, 3) uint8.
+        instruction: B sentences.
+        actions: (B, K, A) float32 in [-1, 1]; zero beyond the end of the episode.
+        mask: (B, K) bool, False beyond the end of the episode.
+    """
+
+    image: Tensor
+    instruction: list[str]
+    actions: Tensor
+    mask: Tensor
+
+    def pin_memory(self) -> DemonstrationBatch:
+        """The batch in page-locked memory; torch's loader asks for it where there is a GPU."""
+        image, actions, mask = (tensor.pin_memory() for tensor in (self.image, self.actions, self.mask))
+        return DemonstrationBatch(image, self.instruction, actions, mask)
+
+
+class DemonstrationSamples:
+    """Every (episode, t) with the picture at t, the instruction and the actions t .. t + K - 1.
+
+    Decoded frames stay in memory as uint8 up to a limit; what is beyond is decoded when it is asked for.
+
+    Args:
+        store: The episodes.
+        episodes: Indices of those to use.
+        chunk: Actions of a sample, K.
+        keep_past_success: Keep samples at and after the first successful frame.
+        cache_mb: Largest size of the decoded frames in memory, MB.
+
+    Raises:
+        UserError: The episodes hold no sample at all.
+    """
+
+    def __init__(
+        self, store: EpisodeStore, episodes: list[int], chunk: int, keep_past_success: bool, cache_mb: float
+    ) -> None:
+        self.store = store
+        self.chunk = chunk
+        self.instructions: list[str] = []
+        actions, masks, frames, where = [], [], [], []
+        num_cached, left = 0, cache_mb * 1e6
+        for row, episode in enumerate(episodes):
+            entry = store.entries[episode]
+            self.instructions.append(entry.meta.instruction)
+            action = store.actions(episode)  # (T - 1, A)
+            success = store.success(episode)  # (T,)
+            count = len(action)
+            if not keep_past_success and success.any():
+                count = min(count, int(success.argmax()))
+            if count == 0:
+                continue
+            ahead = np.arange(count)[:, None] + np.arange(chunk)  # (count, K)
+            mask = ahead < len(action)
+            actions.append(np.where(mask[..., None], action[np.minimum(ahead, len(action) - 1)], 0).astype(np.float32))
+            masks.append(mask)
+            # Row of each frame in the cache, or -1 to decode it from the episode.
+            rows = np.full(count, -1)
+            size = count * store.image_size[0] * store.image_size[1] * 3
+            if size <= left:
+                frames.append(store.frames(episode, 0, count))
+                rows = num_cached + np.arange(count)
+                num_cached, left = num_cached + count, left - size
+            where.append(np.stack([np.full(count, row), np.full(count, episode), np.arange(count), rows], axis=1))
+        if not where:
+            raise UserError(
+                f"the {len(episodes)} chosen episodes hold no frame before the first success",
+                "set data.keep_past_success true, or choose other episodes",
+            )
+        self.actions = np.concatenate(actions)  # (samples, K, A)
+        self.mask = np.concatenate(masks)  # (samples, K)
+        self.where = np.concatenate(where)  # (samples, 4): row of the instruction, episode, t, row in the cache
+        self.frames = np.concatenate(frames) if frames else None  # (cached samples, H, W, 3)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.where)
+
+    def __getitem__(self, index: int) -> DemonstrationBatch:
+        """A batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> DemonstrationBatch:
+        """A batch of these samples."""
+        where = self.where[indices]
+        images = np.empty((len(indices), *self.store.image_size, 3), dtype=np.uint8)
+        cached = where[:, 3] >= 0
+        if self.frames is not None:
+            images[cached] = self.frames[where[cached, 3]]
+        for i in np.flatnonzero(~cached):
+            _, episode, t, _ = where[i].tolist()
+            images[i] = self.store.frames(episode, t, t + 1)[0]
+        return DemonstrationBatch(
+            torch.from_numpy(images),
+            [self.instructions[row] for row in where[:, 0]],
+            torch.from_numpy(self.actions[indices]),
+            torch.from_numpy(self.mask[indices]),
+        )
+
+
+class DemonstrationData(EpisodeData):
+    """Demonstrations for behaviour cloning.
+
+    Args:
+        folder: Data set of episodes, a folder with a `dataset.json`; or a list of such folders.
+        batch_size: Samples a batch (and process).
+        per_task: Demonstrations used of each task; null for all. One is the paper's setting.
+        only_success: Use only episodes that succeeded.
+        keep_past_success: Use also the frames at and after the first success; a policy is never asked to act there.
+        suites: Comma list of suites; empty for all.
+        tasks: Comma list of task indices; empty for all.
+        val_fraction: Share of each task's demonstrations kept for validation, rounded down.
+        chunk: Actions of a sample, K; that of the policy.
+        cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
+        num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
+        seed: Of the choice of demonstrations and of the order of samples.
+    """
+
+    def __init__(
+        self,
+        folder: str | list[str],
+        batch_size: int = 64,
+        per_task: int | None = None,
+        only_success: bool = True,
+        keep_past_success: bool = False,
+        suites: str = "",
+        tasks: str = "",
+        val_fraction: float = 0.1,
+        chunk: int = CHUNK,
+        cache_mb: float = 2000.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        self.per_task = per_task
+        self.only_success = only_success
+        self.keep_past_success = keep_past_success
+        self.suites = [word.strip() for word in suites.split(",") if word.strip()]
+        self.tasks = _task_indices(tasks)
+        self.chunk = chunk
+        if batch_size < 1 or (per_task is not None and per_task < 1):
+            raise UserError(f"data.batch_size is {batch_size}, data.per_task {per_task}", "give numbers above 0")
+        self._train: DemonstrationSamples | None = None
+        self._val: DemonstrationSamples | None = None
+
+    def setup(self, stage: str) -> None:
+        """Choose the demonstrations and decode them, once.
+
+        Raises:
+            UserError: No demonstration is left by the filters.
+        """
+        if self._train is not None:
+            return
+        train, val = self.split()
+        self._train = self._samples(train, self.cache_mb)
+        self._val = self._samples(val, self.cache_mb) if val else None
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices of the episodes for training and for validation.
+
+        Of each task's demonstrations, in an order drawn from the seed, the first `val_fraction` are for validation and
+        the next `per_task` for training.
+
+        Raises:
+            UserError: No demonstration is left by the filters.
+        """
+        found: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for index, entry in enumerate(self.store.entries):
+            meta = entry.meta
+            if (
+                (not self.suites or meta.suite in self.suites)
+                and (not self.tasks or meta.task in self.tasks)
+                and (entry.succeeded or not self.only_success)
+            ):
+                found[meta.suite, meta.task].append(index)
+        if not found:
+            folders = ", ".join(map(str, self.folders))
+            raise UserError(
+                f"{folders}: none of {len(self.store)} episodes passes data.suites, data.tasks and data.only_success",
+                "loosen the filters, or see what is there with: wovr data inspect DIR",
+            )
+        train: list[int] = []
+        val: list[int] = []
+        random = np.random.default_rng(self.seed)
+        for _, episodes in sorted(found.items()):
+            # By key first: the choice does not depend on the order of the shards.
+            ordered = sorted(episodes, key=lambda index: self.store.entries[index].key)
+            shuffled = [ordered[i] for i in random.permutation(len(ordered))]
+            num_val = int(self.val_fraction * len(shuffled))
+            val += shuffled[:num_val]
+            train += shuffled[num_val:][: self.per_task]
+        return train, val
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches of the training episodes."""
+        assert self._train is not None, "setup() comes first"
+        return self._loader(self._train, shuffle=True)
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        """Batches of the validation episodes in order; nothing when there are none."""
+        return [] if self._val is None else self._loader(self._val, shuffle=False)
+
+    def _samples(self, episodes: list[int], cache_mb: float) -> DemonstrationSamples:
+        return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache_mb)
+
+    def _loader(self, samples: DemonstrationSamples, shuffle: bool) -> ResumableLoader:
+        return self.make_loader(samples, shuffle=shuffle, pin_memory=torch.cuda.is_available())
+
+
+def _task_indices(tasks: str) -> set[int]:
+    try:
+        return {int(word) for word in tasks.split(",") if word.strip()}
+    except ValueError as error:
+        raise UserError(f"data.tasks is '{tasks}'", "give task indices separated by commas, e.g. 0,3,7") from error

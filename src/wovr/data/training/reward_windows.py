@@ -1,0 +1,299 @@
+"""Windows of frames with their success, by index, and the balanced order in which a training sees them.
+
+Successful frames are rare, and the failures that matter look like successes: so half of a batch is successful frames,
+and of the others a good part are near misses: frames close in time to a success, and the ends of failed episodes. All
+tasks come up equally often.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wovr.data.store.reader import EpisodeStore
+from wovr.errors import UserError
+from wovr.functional.images import frames_to_float, frames_to_uint8
+from wovr.models.world_model.autoencoders.base import Autoencoder
+
+REAL, RECONSTRUCTED, IMAGINED = "real", "reconstructed", "imagined"
+"""Where a recording's frames come from."""
+
+POSITIVE, HARD, NEGATIVE = range(3)
+"""Kinds of windows; the last are all that are not successful, the hard ones among them."""
+
+_PIECE = 33
+"""Frames that go through the autoencoder at a time: a first frame and eight groups of four."""
+
+
+@dataclass
+class RewardBatch:
+    """B windows of frames.
+
+    Attributes:
+        frames: (B, window, H, W, 3) uint8.
+        success: (B,) bool, whether the last frame of each is successful.
+        tasks: The task of each, as (suite, index).
+    """
+
+    frames: Tensor
+    success: Tensor
+    tasks: list[tuple[str, int]]
+
+
+@dataclass
+class RewardEpisode:
+    """A whole episode, to be judged frame by frame.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8.
+        success: (T,) bool.
+        task: Its task, as (suite, index).
+        key: Its key.
+    """
+
+    frames: Tensor
+    success: Tensor
+    task: tuple[str, int]
+    key: str
+
+
+@dataclass
+class Recording:
+    """Frames of one episode as one kind of recording, and what is known of them.
+
+    Attributes:
+        origin: REAL, RECONSTRUCTED or IMAGINED.
+        store: Where the episode lies.
+        index: Its index there.
+        success: (T,) bool.
+        frames: (T, H, W, 3) uint8; None to decode them when they are asked for.
+    """
+
+    origin: str
+    store: EpisodeStore
+    index: int
+    success: np.ndarray
+    frames: np.ndarray | None
+
+    @property
+    def task(self) -> tuple[str, int]:
+        """(suite, index)."""
+        meta = self.store.entries[self.index].meta
+        return meta.suite, meta.task
+
+    def clip(self, start: int, stop: int) -> np.ndarray:
+        """Frames start .. stop - 1: (stop - start, H, W, 3) uint8."""
+        return self.store.frames(self.index, start, stop) if self.frames is None else self.frames[start:stop]
+
+
+class RewardWindows:
+    """Every window of some recordings, by index; the window's last frame runs fastest.
+
+    Args:
+        recordings: The recordings, each at least a window long.
+        window: Frames of a window.
+        near: A frame that is not successful, at most so many frames from a successful one, is a hard negative.
+
+    Attributes:
+        recording: (M,) int64, each window's recording.
+        last: (M,) int64, each window's last frame.
+        kind: (M,) int64: POSITIVE, HARD or NEGATIVE.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], window: int, near: int) -> None:
+        self.recordings = recordings
+        self.window = window
+        kinds = [_kinds(recording.success, near)[window - 1 :] for recording in recordings]
+        self.recording = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])
+        self.last = np.concatenate([np.arange(len(kind)) + window - 1 for kind in kinds])
+        self.kind = np.concatenate(kinds)
+
+    def __len__(self) -> int:
+        return len(self.last)
+
+    def __getitem__(self, index: int) -> RewardBatch:
+        """A batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> RewardBatch:
+        """The batch of these windows."""
+        chosen = [(self.recordings[self.recording[i]], int(self.last[i])) for i in indices]
+        frames = np.stack([recording.clip(last + 1 - self.window, last + 1) for recording, last in chosen])
+        success = self.kind[np.asarray(indices)] == POSITIVE
+        return RewardBatch(
+            torch.from_numpy(frames), torch.from_numpy(success), [recording.task for recording, _ in chosen]
+        )
+
+
+class BalancedOrder:
+    """The order of an epoch: a source, a kind and a task are drawn for each window, then one of those windows.
+
+    Where a source has no window of a kind, real ones stand in; where real episodes have no hard negative, any negative.
+
+    Args:
+        windows: The windows.
+        shares: Origin -> its share of the windows; together 1.
+        positive_share: Share of successful windows.
+        hard_share: Share of hard negatives.
+        length: Windows of an epoch.
+    """
+
+    def __init__(
+        self,
+        windows: RewardWindows,
+        shares: Mapping[str, float],
+        positive_share: float,
+        hard_share: float,
+        length: int,
+    ) -> None:
+        self.origins = list(shares)
+        self.shares = list(shares.values())
+        self.kind_shares = [positive_share, hard_share, 1 - positive_share - hard_share]
+        self.length = length
+        found: dict[tuple[str, int], dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index, (row, kind) in enumerate(zip(windows.recording.tolist(), windows.kind.tolist(), strict=True)):
+            recording = windows.recordings[row]
+            for member_of in {kind, NEGATIVE} if kind == HARD else {kind}:
+                found[recording.origin, member_of][recording.task].append(index)
+        pools = {key: [np.array(of_task) for _, of_task in sorted(tasks.items())] for key, tasks in found.items()}
+        self.pools = {
+            (origin, kind): next(pools[key] for key in ((origin, kind), (REAL, kind), (REAL, NEGATIVE)) if key in pools)
+            for origin in self.origins
+            for kind in (POSITIVE, HARD, NEGATIVE)
+        }
+
+    def __len__(self) -> int:
+        """Windows of an epoch."""
+        return self.length
+
+    def __call__(self, random: np.random.Generator) -> np.ndarray:
+        """(len(self),) int64, windows in the order of an epoch."""
+        origin = random.choice(len(self.origins), self.length, p=self.shares)
+        kind = random.choice(3, self.length, p=self.kind_shares)
+        order = np.empty(self.length, np.int64)
+        for (name, of_kind), pools in self.pools.items():
+            here = np.flatnonzero((origin == self.origins.index(name)) & (kind == of_kind))
+            task = random.integers(len(pools), size=len(here))
+            for number, pool in enumerate(pools):
+                of_task = here[task == number]
+                order[of_task] = random.choice(pool, len(of_task))
+        return order
+
+
+class RewardEpisodes:
+    """Whole episodes by index, one a batch.
+
+    Args:
+        recordings: The episodes.
+    """
+
+    def __init__(self, recordings: Sequence[Recording]) -> None:
+        self.all = recordings
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def __getitem__(self, index: int) -> RewardEpisode:
+        """One episode."""
+        recording = self.all[index]
+        frames = recording.clip(0, len(recording.success))
+        key = recording.store.entries[recording.index].key
+        return RewardEpisode(torch.from_numpy(frames), torch.from_numpy(recording.success), recording.task, key)
+
+    def __getitems__(self, indices: Sequence[int]) -> RewardEpisode:
+        """A batch of one."""
+        [index] = indices
+        return self[index]
+
+
+class RecordingCache:
+    """Makes recordings, their frames decoded while there is room for them.
+
+    Args:
+        room: Bytes.
+        outcome_window: Window of a network that judges outcomes: all frames of an episode that succeeds count as
+            successful, and those from its first success on are left out, as long as a window is left. None for one that
+            judges frames.
+    """
+
+    def __init__(self, room: float, outcome_window: int | None = None) -> None:
+        self.room = room
+        self.outcome_window = outcome_window
+
+    def recording(self, origin: str, store: EpisodeStore, index: int) -> Recording:
+        """A recording of a stored episode."""
+        fits = self._take(store, index)
+        success = store.success(index)
+        if self.outcome_window is not None and store.entries[index].succeeded:
+            # A piece that shares the success of another one is on its way there in all its frames.
+            before = int(success.argmax()) if success.any() else len(success)
+            success = np.ones(max(self.outcome_window, before), bool)
+        return Recording(origin, store, index, success, store.frames(index, 0, len(success)) if fits else None)
+
+    @torch.no_grad()
+    def reconstructed(self, recordings: Sequence[Recording], autoencoder: Autoencoder) -> list[Recording]:
+        """What an autoencoder makes of as many episodes as there is room for: only memory can hold these frames.
+
+        Raises:
+            UserError: There is room for none, or the pictures have a size that the autoencoder does not take.
+        """
+        made = []
+        for recording in recordings:
+            if not self._take(recording.store, recording.index):
+                break
+            frames = reconstruct(autoencoder, recording.clip(0, len(recording.success)))
+            made.append(Recording(RECONSTRUCTED, recording.store, recording.index, recording.success, frames))
+        if not any(recording.success.any() for recording in made):
+            raise UserError(
+                "data.cache_mb leaves no room for a successful episode that went through the autoencoder",
+                "set data.cache_mb higher",
+            )
+        return made
+
+    def _take(self, store: EpisodeStore, index: int) -> bool:
+        """Take an episode's room; False, and nothing taken, when there is not enough left."""
+        size = store.entries[index].num_frames * store.image_size[0] * store.image_size[1] * 3
+        fits = size <= self.room
+        self.room -= size if fits else 0
+        return fits
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, frames: np.ndarray) -> np.ndarray:
+    """Frames through an autoencoder and back, in pieces as long as a few chunks.
+
+    Args:
+        autoencoder: In evaluation mode.
+        frames: (T, H, W, 3) uint8.
+
+    Returns:
+        (T, H, W, 3) uint8.
+    """
+    device = next((tensor.device for tensor in autoencoder.state_dict().values()), torch.device("cpu"))
+    given = torch.from_numpy(frames).to(device)
+    reference = frames_to_float(given[None, :1])[:, :, 0]  # (1, 3, H, W)
+    pieces = []
+    for piece in given.split(_PIECE):
+        missing = (1 - len(piece)) % autoencoder.frames_per_latent
+        whole = torch.cat([piece, piece[-1:].expand(missing, -1, -1, -1)])  # (1 + 4n, H, W, 3)
+        decoded = frames_to_uint8(autoencoder(frames_to_float(whole[None]), reference))[0]
+        pieces.append(decoded[: len(piece)])
+    return torch.cat(pieces).cpu().numpy()
+
+
+def _kinds(success: np.ndarray, near: int) -> np.ndarray:
+    """(T,) int64: POSITIVE, HARD or NEGATIVE for each frame of an episode."""
+    kinds = np.where(success, POSITIVE, NEGATIVE)
+    frame = np.arange(len(success))
+    if success.any():
+        distance = np.abs(frame[:, None] - np.flatnonzero(success)).min(1)
+        hard = distance <= near
+    else:
+        hard = frame >= len(success) - max(1, len(success) // 4)
+    kinds[hard & ~success] = HARD
+    return kinds

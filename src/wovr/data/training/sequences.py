@@ -1,0 +1,163 @@
+"""Runs of successive frames of random episodes, for training the networks that measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.base import EpisodeData
+from wovr.data.training.loader import ResumableLoader
+from wovr.errors import UserError
+from wovr.types import Episode
+
+
+@dataclass
+class SequenceBatch:
+    """B runs of L successive frames.
+
+    Attributes:
+        frames: (B, L, H, W, 3) uint8.
+        actions: (B, L - 1, A) float32 in [-1, 1], the actions between them.
+        episode: (B,) int64, index of each run's episode in the store.
+        start: (B,) int64, index of its first frame in the episode.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    episode: Tensor
+    start: Tensor
+
+
+class SequenceSamples:
+    """Runs of successive frames of some episodes, by index.
+
+    Decoded frames stay in memory up to a limit; others are decoded when they are asked for.
+
+    Args:
+        store: The episodes.
+        episodes: Indices of those to use; those shorter than a run are left out.
+        length: Frames of a run, L.
+        stride: Frames between the starts of two runs.
+        cache_mb: Largest size of the decoded frames in memory, MB.
+    """
+
+    def __init__(self, store: EpisodeStore, episodes: list[int], length: int, stride: int, cache_mb: float) -> None:
+        self.store = store
+        self.length = length
+        self.actions = {episode: store.actions(episode) for episode in episodes}
+        self.frames: dict[int, np.ndarray] = {}
+        left = cache_mb * 1e6
+        for episode in episodes:
+            size = store.entries[episode].num_frames * store.image_size[0] * store.image_size[1] * 3
+            if size <= left:
+                self.frames[episode] = store.frames(episode)
+                left -= size
+        self.where = np.array(
+            [
+                (episode, start)
+                for episode in episodes
+                for start in range(0, store.entries[episode].num_frames - length + 1, stride)
+            ],
+            np.int64,
+        ).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        """Number of runs."""
+        return len(self.where)
+
+    def __getitem__(self, index: int) -> SequenceBatch:
+        """A batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> SequenceBatch:
+        """The batch of these runs."""
+        where = self.where[indices]
+        frames, actions = [], []
+        for episode, start in where.tolist():
+            stop = start + self.length
+            cached = self.frames.get(episode)
+            frames.append(self.store.frames(episode, start, stop) if cached is None else cached[start:stop])
+            actions.append(self.actions[episode][start : stop - 1])
+        return SequenceBatch(
+            torch.from_numpy(np.stack(frames)),
+            torch.from_numpy(np.stack(actions)),
+            torch.from_numpy(where[:, 0].copy()),
+            torch.from_numpy(where[:, 1].copy()),
+        )
+
+
+class SequenceData(EpisodeData):
+    """Runs of successive frames, some episodes kept for validation.
+
+    Args:
+        folder: Data set of episodes, a folder with a `dataset.json`; or a list of such folders.
+        length: Frames of a run.
+        batch_size: Runs a batch (and process).
+        val_fraction: Share of the episodes kept for validation, rounded down.
+        cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
+        num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
+        seed: Of the choice of episodes and of the order of runs.
+
+    Raises:
+        UserError: A number out of its range.
+    """
+
+    def __init__(
+        self,
+        folder: str | list[str],
+        length: int = 8,
+        batch_size: int = 16,
+        val_fraction: float = 0.1,
+        cache_mb: float = 2000.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        if batch_size < 1 or length < 1:
+            raise UserError(f"data.batch_size is {batch_size}, data.length {length}", "give numbers above 0")
+        self.length = length
+        self._train: SequenceSamples | None = None
+        self._val: SequenceSamples | None = None
+
+    def setup(self, stage: str) -> None:
+        """Split the episodes and decode them, once.
+
+        Raises:
+            UserError: No training episode is as long as a run.
+        """
+        if self._train is not None:
+            return
+        train, val = self.split()
+        self._train = SequenceSamples(self.store, train, self.length, 1, self.cache_mb)
+        self._val = SequenceSamples(self.store, val, self.length, self.length, self.cache_mb)
+        if not len(self._train):
+            longest = max(entry.num_frames for entry in self.store.entries)
+            raise UserError(
+                f"{', '.join(map(str, self.folders))}: no training episode has {self.length} frames, the longest has "
+                f"{longest}",
+                "set data.length lower or collect longer episodes",
+            )
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices of the episodes for training and for validation, each in ascending order."""
+        order = np.random.default_rng(self.seed).permutation(len(self.store))
+        num_val = int(self.val_fraction * len(order))
+        return sorted(order[num_val:].tolist()), sorted(order[:num_val].tolist())
+
+    def episodes(self) -> list[tuple[int, Episode]]:
+        """Every episode with its index, read whole: for what is computed once, such as targets."""
+        return [(index, self.store.read(index)) for index in range(len(self.store))]
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches of all runs of the training episodes."""
+        assert self._train is not None, "setup() comes first"
+        return self.make_loader(self._train, shuffle=True)
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        """Batches of runs of the validation episodes, side by side and in order; nothing when there are none."""
+        return self.make_loader(self._val, shuffle=False) if self._val is not None and len(self._val) else []

@@ -1,0 +1,129 @@
+"""What an imagined environment is made of, and whether its parts belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from wovr.envs.imagined.starts import StartPool
+from wovr.errors import UserError
+from wovr.models.checkpoint import check_image_size, load_network
+from wovr.models.reward import SuccessClassifier, load_classifier
+from wovr.models.world_model.model import WorldModel
+
+
+class Judge(Protocol):
+    """Says which frames are successful: `wovr.models.reward.SuccessClassifier`, or an oracle in its place."""
+
+    @property
+    def window(self) -> int:
+        """Frames it looks at, the last of which is judged."""
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which on a frame counts as successful."""
+
+    @property
+    def consecutive(self) -> int:
+        """Successful frames in a row that make a success."""
+
+    @property
+    def tasks(self) -> Sequence[tuple[str, int]]:
+        """(suite, index) of the tasks it knows."""
+
+    def probability(self, frames: Tensor, tasks: Sequence[tuple[str, int]]) -> Tensor:
+        """(N, L, H, W, 3) uint8 -> (N, L - window + 1) float32, of the frames window - 1, ..., L - 1."""
+
+
+def check_parts(
+    world_model: WorldModel,
+    classifier: Judge,
+    starts: StartPool,
+    names: tuple[str, str] = ("the world model", "the success classifier"),
+) -> None:
+    """Check that a world model, a classifier and start states belong together.
+
+    Args:
+        world_model: Imagines.
+        classifier: Judges.
+        starts: Where rollouts begin.
+        names: What to call the first two in messages: their paths, where they have one.
+
+    Raises:
+        UserError: Other action dimensions, pictures that the autoencoder cannot take, or tasks that cannot be judged.
+    """
+    if world_model.action_dim != starts.action_dim:
+        raise UserError(
+            f"{names[0]}: takes actions of {world_model.action_dim} dimensions, those of the start states have "
+            f"{starts.action_dim}",
+            "give episodes of the robot it was trained on",
+        )
+    world_model.latent_shape(starts.image_size)
+    unknown = [(task.suite, task.index) for task in starts.tasks if (task.suite, task.index) not in classifier.tasks]
+    if unknown:
+        suite, index = unknown[0]
+        raise UserError(
+            f"{names[1]}: was not trained for task {suite}/{index}, which there are start states for",
+            "train one on episodes of all tasks, or choose start states of its tasks",
+        )
+
+
+def check_value(value: Judge | None, cut_after: int | None, classifier: Judge) -> None:
+    """Check that a cut has a value function, and that this one knows what the classifier knows.
+
+    Raises:
+        UserError: A cut without a value function, or before the first action; a window longer than the classifier's
+            (frames before that are not kept), or tasks it was not trained for.
+    """
+    if value is None:
+        if cut_after is not None:
+            raise UserError("a cut_after without a value function", "give both, or neither")
+        return
+    if cut_after is not None and cut_after < 1:
+        raise UserError(f"cut_after is {cut_after}", "give 1 or more")
+    if value.window > classifier.window:
+        raise UserError(
+            f"the value function looks at {value.window} frames, the success classifier at {classifier.window}",
+            "train the value function with a window as long as the classifier's, or shorter",
+        )
+    unknown = [task for task in classifier.tasks if task not in value.tasks]
+    if unknown:
+        suite, index = unknown[0]
+        raise UserError(
+            f"the value function was not trained for task {suite}/{index}, the success classifier was",
+            "train both on the same episodes",
+        )
+
+
+def load_value(value: Path, starts: StartPool) -> SuccessClassifier:
+    """Load a value function.
+
+    Raises:
+        UserError: A checkpoint that cannot be loaded, one of something else, or pictures of another size than it was
+            trained on.
+    """
+    found = load_classifier(value, "outcome")
+    check_image_size(value, starts.image_size, "those of the start states are")
+    return found
+
+
+def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[WorldModel, SuccessClassifier]:
+    """Load world model and success classifier, and check them against the start states.
+
+    Args:
+        world_model: Checkpoint of the one.
+        reward: Checkpoint of the other.
+        starts: Where rollouts begin.
+
+    Raises:
+        UserError: A checkpoint that cannot be loaded, parts that do not fit each other, or pictures of another size
+            than they were trained on.
+    """
+    model, classifier = load_network(world_model, WorldModel), load_classifier(reward)
+    for path in (world_model, reward):
+        check_image_size(path, starts.image_size, "those of the start states are")
+    check_parts(model, classifier, starts, (str(world_model), str(reward)))
+    return model, classifier

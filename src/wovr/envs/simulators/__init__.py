@@ -1,0 +1,1 @@
+"""Simulators and robots as SimulatorEnv, a folder or file each."""

@@ -1,0 +1,1 @@
+"""LIBERO: the paper's benchmark (extra `libero`)."""

@@ -1,0 +1,1 @@
+"""Simulators in worker processes, N of them behind the one protocol."""

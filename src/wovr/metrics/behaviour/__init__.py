@@ -1,0 +1,1 @@
+"""What happens in imagined frames: obedience, positions, actions, success, the order of rollouts."""

@@ -1,0 +1,1 @@
+"""What imagined frames look like beside real ones."""

@@ -1,0 +1,1 @@
+"""The networks that metrics look with, and their weights."""

@@ -1,0 +1,1 @@
+"""OpenVLA-OFT, the paper's policy: eyes, words, action tokens, released weights."""

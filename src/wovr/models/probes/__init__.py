@@ -1,0 +1,1 @@
+"""Networks that measure: actions and positions read off frames. Nothing acts through them."""

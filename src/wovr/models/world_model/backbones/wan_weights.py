@@ -1,0 +1,141 @@
+"""The released Wan transformer's weights, in diffusers' layout, from a local folder into a `WanBackbone`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wovr.errors import UserError
+from wovr.models.rebuilding import weight_places
+from wovr.models.world_model.backbones.wan import WanBackbone
+from wovr.runs import read_json
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model"
+
+OURS = ("condition_embedder.action_", "condition_embedder.token_position")
+"""Beginnings of the names of weights that the released model does not have: the actions'."""
+
+THEIRS = ("condition_embedder.text_embedder.", "condition_embedder.image_embedder.")
+"""Beginnings of the names of weights that have no place here: those of words and pictures."""
+
+ARGUMENTS = {
+    "num_attention_heads": "heads",
+    "attention_head_dim": "head_dim",
+    "in_channels": "in_channels",
+    "out_channels": "out_channels",
+    "ffn_dim": "ffn_dim",
+    "num_layers": "layers",
+    "freq_dim": "frequencies",
+}
+"""Number in diffusers' config.json -> argument of WanBackbone that must equal it."""
+
+
+@dataclass
+class ReleasedWeights:
+    """What became of the weights.
+
+    Attributes:
+        loaded: Names of the weights that were copied.
+        left_out: Names of released weights that have no place here.
+        new: Names of our weights that keep their initial values.
+    """
+
+    loaded: list[str]
+    left_out: list[str]
+    new: list[str]
+
+
+def load_released_weights(backbone: WanBackbone, folder: Path | str) -> ReleasedWeights:
+    """Copy the released weights into a backbone; those of the actions keep their initial values.
+
+    Blocks, patch embedding, output head, time embedding and its projection are taken over; the text embedder is not.
+
+    Args:
+        backbone: Of the same numbers as the released model.
+        folder: The folder that `save_pretrained` wrote or a download of the model: it or its `transformer` holds
+            config.json and safetensors files.
+
+    Raises:
+        UserError: No such folder, only pickled weights in it, damaged files, or a model of other numbers.
+    """
+    folder = _transformer_folder(Path(folder))
+    _check_numbers(backbone, folder)
+    # peft keeps the weight it adapts under `base_layer`.
+    places = {
+        name.replace(".base_layer", ""): parameter
+        for name, parameter in backbone.transformer.named_parameters()
+        if "lora_" not in name
+    }
+    result = ReleasedWeights(loaded=[], left_out=[], new=[name for name in places if name.startswith(OURS)])
+    without_cross = backbone.transformer.condition_embedder.action_tokens is None
+    for name, weight in _read(folder):
+        if name.startswith(THEIRS) or (without_cross and (".attn2." in name or ".norm2." in name)):
+            result.left_out.append(name)
+            continue
+        if name not in places or places[name].shape != weight.shape:
+            raise UserError(
+                f"{folder}: weight '{name}' {tuple(weight.shape)} does not fit the backbone",
+                "give the folder of a Wan transformer whose numbers the backbone has",
+            )
+        with torch.no_grad():
+            places[name].copy_(weight)
+        result.loaded.append(name)
+    missing = places.keys() - set(result.loaded) - set(result.new)
+    if missing:
+        raise UserError(f"{folder}: lacks {len(missing)} weights, e.g. '{min(missing)}'", "download the model again")
+    return result
+
+
+def _transformer_folder(folder: Path) -> Path:
+    for candidate in (folder, folder / "transformer"):
+        # The pipeline's own folder holds model_index.json, not config.json.
+        if (candidate / CONFIG).is_file():
+            return candidate
+    raise UserError(
+        f"{folder}: no {CONFIG} here or in {folder / 'transformer'}",
+        "give the folder of a Wan transformer in diffusers' layout, e.g. a download of Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    )
+
+
+def _check_numbers(backbone: WanBackbone, folder: Path) -> None:
+    released: dict[str, Any] = read_json(folder / CONFIG)
+    if not isinstance(released, dict):
+        raise UserError(f"{folder / CONFIG}: no numbers of a model", "download the model again")
+    ours = backbone.transformer.config
+    different = [
+        f"{argument} {ours[name]} (there {released[name]})"
+        for name, argument in ARGUMENTS.items()
+        if released.get(name) not in (None, ours[name])
+    ]
+    if list(released.get("patch_size", ours.patch_size)) != list(ours.patch_size):
+        different.append(f"patch {backbone.patch} (there {released['patch_size']})")
+    if different:
+        raise UserError(
+            f"{folder / CONFIG}: the backbone has {', '.join(different)}", "set the backbone's arguments to those there"
+        )
+
+
+def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    files = sorted(folder.glob(f"{WEIGHTS}*.safetensors"))
+    if not files:
+        found = "only pickled weights, which are never loaded" if list(folder.glob("*.bin")) else "no weights"
+        raise UserError(f"{folder}: {found}", f"put the model's {WEIGHTS}*.safetensors there")
+    index = folder / f"{WEIGHTS}.safetensors.index.json"
+    if index.is_file():
+        absent = set(weight_places(index, "download the model again").values()) - {file.name for file in files}
+        if absent:
+            raise UserError(f"{folder / min(absent)}: no such file", "download the model again")
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                    yield name, file.get_tensor(name)
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged ({error})", "download the model again") from error

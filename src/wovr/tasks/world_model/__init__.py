@@ -1,0 +1,1 @@
+"""Training of the world model (paper, section 4.1)."""
