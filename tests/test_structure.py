@@ -49,16 +49,16 @@ TORCH_FREE = (
         "wovr.cli",
         "wovr.envs",
     ),
-    *(f"wovr.data.{name}" for name in ("video", "arrays", "members", "tar_index", "statistics", "shards")),
-    *(f"wovr.data.{name}" for name in ("seals", "dataset", "reader", "origin")),
-    *(f"wovr.data.{name}" for name in ("inspection", "verification", "preview", "start_states", "keyframes")),
-    *(f"wovr.data.{name}" for name in ("keyframe_moments", "keyframe_rules", "keyframe_sheet")),
+    *(f"wovr.data.{name}" for name in ("store", "keyframes", "inspection", "preview")),
 )
 """What has to work without torch: whatever a simulator worker imports, the store, and the table of verbs."""
 
 TORCH_FILES = tuple(
     f"wovr.envs.{name}"
-    for name in ("cut_simulators", "policy_actor", "imagined", "imagined_parts", "imagined_state", "open_starts")
+    for name in (
+        *("cut_simulators", "policy_actor"),
+        *(f"imagined.{name}" for name in ("env", "parts", "state", "open_starts")),
+    )
 )
 """Modules below TORCH_FREE that may import it, in the parent process only: a policy that acts, imagination."""
 
@@ -138,10 +138,27 @@ def test_modules_of_the_simulator_side_never_import_torch() -> None:
     assert {free for free in TORCH_FREE if free not in names} == set(), "a module of the list is gone"
 
 
+LONG = 400
+"""Lines that most subjects take less than."""
+
+LONG_FILES = {
+    "src/wovr/models/world_model/model.py": "one network: what it is told, what it answers, how a chunk is sampled",
+}
+"""File -> why its subject is one. A file is cut where a subject ends, not where a line is counted."""
+
+
 @pytest.mark.parametrize("path", SOURCES + TESTS + BENCHMARKS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_stay_short_and_are_named_by_their_subject(path: Path) -> None:
+def test_a_file_holds_one_subject_and_is_named_by_it(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
-    assert len(path.read_text().splitlines()) <= 400, "a file past 400 lines is asking to be two"
+    name, lines = str(path.relative_to(ROOT)), len(path.read_text().splitlines())
+    if lines > LONG:
+        assert name in LONG_FILES, f"{lines} lines: cut it where a subject ends, or say in LONG_FILES why it is one"
+
+
+def test_reasons_stand_for_files_that_are_long() -> None:
+    for name, reason in LONG_FILES.items():
+        assert len((ROOT / name).read_text().splitlines()) > LONG, f"{name} needs no reason any more"
+        assert len(reason.split()) > 3
 
 
 PICKLERS = {"pickle", "cloudpickle", "dill", "shelve", "joblib"}

@@ -21,20 +21,20 @@ WORLD_MODEL, CLASSIFIER, CLONE = "wm.ckpt", "reward.ckpt", "bc.ckpt"
 FITS = {
     CLONE: (
         "bc.yaml",
-        "data.modules.DemonstrationData",
+        "data.training.demonstrations.DemonstrationData",
         "tasks.behaviour_cloning.BehaviourCloningTraining",
         {"policy": POLICY},
     ),
     CLASSIFIER: (
         "reward.yaml",
-        "data.reward_data.RewardData",
+        "data.training.reward.RewardData",
         "tasks.reward.RewardTraining",
         {"network": CONFIGS["reward.yaml"]["model"]["init_args"]["network"]},
     ),
     WORLD_MODEL: (
         "wm.yaml",
-        "data.world_model_data.WorldModelData",
-        "tasks.world_model.WorldModelTraining",
+        "data.training.world_model.WorldModelData",
+        "tasks.world_model.training.WorldModelTraining",
         {"world_model": WORLD},
     ),
 }

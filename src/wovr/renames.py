@@ -4,7 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-RENAMES: dict[str, str] = {}
+RENAMES: dict[str, str] = {
+    f"wovr.{old}": f"wovr.{new}"
+    for old, new in {
+        "data.modules.DemonstrationData": "data.training.demonstrations.DemonstrationData",
+        "data.reward_data.RewardData": "data.training.reward.RewardData",
+        "data.sequences.SequenceData": "data.training.sequences.SequenceData",
+        "data.world_model_data.WorldModelData": "data.training.world_model.WorldModelData",
+        "models.autoencoders.grouped.GroupedAutoencoder": "models.world_model.autoencoders.grouped.GroupedAutoencoder",
+        "models.autoencoders.loading.load_autoencoder": "models.world_model.autoencoders.loading.load_autoencoder",
+        "models.autoencoders.patch.PatchAutoencoder": "models.world_model.autoencoders.patch.PatchAutoencoder",
+        "models.autoencoders.wan.WanAutoencoder": "models.world_model.autoencoders.wan.WanAutoencoder",
+        "models.autoencoders.wan.pretrained_wan": "models.world_model.autoencoders.wan.pretrained_wan",
+        "models.backbones.wan.WanBackbone": "models.world_model.backbones.wan.WanBackbone",
+        "models.inverse_dynamics.InverseDynamics": "models.probes.inverse_dynamics.InverseDynamics",
+        "models.policies.openvla.OpenVLAOFT": "models.policies.openvla.policy.OpenVLAOFT",
+        "models.robot_loading.load_robot_model": "models.robot.loading.load_robot_model",
+        "models.robot_model.RobotModel": "models.robot.model.RobotModel",
+        "models.state_probe.StateProbe": "models.probes.state_probe.StateProbe",
+        "models.world_model.WorldModel": "models.world_model.model.WorldModel",
+        "tasks.behaviour_cloning.BehaviourCloning": "tasks.behaviour_cloning.BehaviourCloningTraining",
+        "tasks.grpo.GRPOTraining": "tasks.grpo.training.GRPOTraining",
+        "tasks.inverse_dynamics.ReadingActions": "tasks.probes.inverse_dynamics.InverseDynamicsTraining",
+        "tasks.robot_model.RobotFitting": "tasks.robot.training.RobotModelTraining",
+        "tasks.state_probe.ProbingState": "tasks.probes.state_probe.StateProbeTraining",
+        "tasks.world_model.WorldModelTraining": "tasks.world_model.training.WorldModelTraining",
+    }.items()
+}
 """Old class path -> present one. Where a class has had several names, the oldest stands first."""
 
 _FIRST: dict[str, str] = {}

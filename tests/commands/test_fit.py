@@ -34,7 +34,10 @@ CONFIG: dict[str, Any] = {
         "class_path": "wovr.tasks.behaviour_cloning.BehaviourCloningTraining",
         "init_args": {"policy": POLICY, "warmup_steps": 2, "shift": 2},
     },
-    "data": {"class_path": "wovr.data.training.demonstrations.DemonstrationData", "init_args": {"batch_size": 8, "val_fraction": 0.5}},
+    "data": {
+        "class_path": "wovr.data.training.demonstrations.DemonstrationData",
+        "init_args": {"batch_size": 8, "val_fraction": 0.5},
+    },
     "trainer": {
         "accelerator": "cpu", "max_steps": 10, "val_check_interval": 5, "check_val_every_n_epoch": None,
         "log_every_n_steps": 1,

@@ -97,7 +97,7 @@ def test_a_child_ends_when_its_chain_is_killed(tmp_path: Path) -> None:
         "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
     script = (
-        "import sys; from pathlib import Path; from wovr.commands import pace_child\n"
+        "import sys; from pathlib import Path; from wovr.commands.pace import child as pace_child\n"
         "import subprocess; real = subprocess.Popen\n"
         "subprocess.Popen = lambda words, **options: real([sys.executable, 'slow_env.py'], **options)\n"
         "child = pace_child.Child(['x'], Path('log'))\n"

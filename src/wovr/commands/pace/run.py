@@ -28,7 +28,7 @@ _SAVE_SECONDS = 25.0  # for one that is told to end to save; batch systems kill 
 
 
 class Process(Protocol):
-    """A command that runs; see `pace_child.Child`."""
+    """A command that runs; see `child.Child`."""
 
     @property
     def seconds(self) -> float:

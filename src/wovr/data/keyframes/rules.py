@@ -2,7 +2,7 @@
 
 The paper starts "a portion of rollouts" near critical states, "especially failure states encountered by the current
 policy", and leaves the rest open. Here an episode gives a few starts, each a random lead before a moment (see
-`keyframe_moments`), of as many kinds as it has; failures are a given share of all; what is left of the horizon must be
+`moments`), of as many kinds as it has; failures are a given share of all; what is left of the horizon must be
 long enough to succeed in.
 """
 

@@ -1,7 +1,7 @@
 """Which OpenGL MuJoCo renders with, and what makes software rendering fast. Free of torch.
 
-`python -m wovr.envs.simulators.rendering` tries the backends one after another, each in a process of its own, and prints the
-first that works: `export MUJOCO_GL=$(python -m wovr.envs.simulators.rendering)`.
+`python -m wovr.envs.simulators.rendering` tries the backends one after another, each in a process of its own, and
+prints the first that works: `export MUJOCO_GL=$(python -m wovr.envs.simulators.rendering)`.
 """
 
 from __future__ import annotations

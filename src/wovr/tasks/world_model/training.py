@@ -80,8 +80,8 @@ class WorldModelTraining(TrainingModule):
         ghosting: Share of windows in whose memory another picture shines through, so that the network learns to take
             away what it drew by halves; see `wovr.tasks.world_model.ghosting`.
         wrong_turns: Share of the windows before which a closing hand could have held something or not, that are trained
-            with a memory imagined under the outcome that was not true; see `wovr.tasks.robot.wrong_turns`. Needs a robot
-            model with `touch`, and data.memory a chunk longer than the model's.
+            with a memory imagined under the outcome that was not true; see `wovr.tasks.robot.wrong_turns`. Needs a
+            robot model with `touch`, and data.memory a chunk longer than the model's.
         muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
             null for AdamW throughout.
         lr: Highest learning rate.

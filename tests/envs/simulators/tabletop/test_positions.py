@@ -91,5 +91,6 @@ def test_states_of_something_else_are_refused() -> None:
 
 
 def test_no_simulator_is_needed() -> None:
-    script = "import sys, wovr.envs.simulators.tabletop.positions; assert not {'mujoco', 'torch'} & set(sys.modules), 'heavy'"
+    module = "wovr.envs.simulators.tabletop.positions"
+    script = f"import sys, {module}; assert not {{'mujoco', 'torch'}} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -12,9 +12,9 @@ from wovr.models.world_model.autoencoders.base import Autoencoder
 def load_autoencoder(checkpoint: Path) -> Autoencoder:
     """Rebuild an autoencoder from a checkpoint of `wovr fit`, on the CPU, in evaluation mode.
 
-    In a YAML it stands where a class would: `class_path: wovr.models.world_model.autoencoders.loading.load_autoencoder`, with the
-    checkpoint in `init_args`. What is made this way remembers the arguments of its class, so a checkpoint that holds it
-    needs the first one no more.
+    In a YAML it stands where a class would, as `wovr.models.world_model.autoencoders.loading.load_autoencoder`, with
+    the checkpoint in `init_args`. What is made this way remembers the arguments of its class, so a checkpoint that
+    holds it needs the first one no more.
 
     Args:
         checkpoint: The file, e.g. runs/ae/checkpoints/last.ckpt.
