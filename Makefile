@@ -8,6 +8,8 @@ SUITE  ?= spatial
 DEMO   ?= runs/demo
 # Test processes side by side.
 JOBS   ?= 2
+# What style and types are checked of; mypy's list is in pyproject.toml.
+SOURCES := src tests benchmarks docs
 
 PIP := -m pip install --quiet --no-input --disable-pip-version-check
 # Installs packages of the system; fails at once where that would need somebody's password or another package manager.
@@ -17,7 +19,7 @@ APT_INSTALL := install() { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format faults extras-test clean
+.PHONY: help setup demo test lint format docs faults extras-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -36,18 +38,23 @@ test: lint ## check style and types, run the tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)
 
 lint: setup ## check style and types
-	.venv/bin/ruff check --output-format concise src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check --output-format concise $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
 	.venv/bin/mypy
 
 format: setup ## rewrite the sources in the house style
-	.venv/bin/ruff check --fix src tests benchmarks
-	.venv/bin/ruff format src tests benchmarks
+	.venv/bin/ruff check --fix $(SOURCES)
+	.venv/bin/ruff format $(SOURCES)
+
+docs: .venv-docs/.packages ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	@echo "site/index.html; with search: python3 -m http.server --bind 127.0.0.1 -d site"
 
 faults: setup ## damage inputs and kill commands, 1,000 and 50 times, and count what goes wrong
 	.venv/bin/python benchmarks/faults.py --jobs $(JOBS)
 
-extras-test: .venv-openvla/.packages .venv-metaworld/.packages .venv-lerobot/.packages .venv-libero/.packages ## test the extras in environments of their own
+extras-test: .venv-openvla/.packages .venv-metaworld/.packages .venv-lerobot/.packages .venv-libero/.packages .venv-docs/.packages ## test the extras in environments of their own
+	WOVR_EXTRAS=docs .venv-docs/bin/python -m pytest -m 'extra(name="docs")' tests/test_site.py
 	OMP_NUM_THREADS=1 WOVR_EXTRAS=openvla,lora .venv-openvla/bin/python -m pytest \
 	  -m 'extra(name="openvla") or extra(name="lora")'
 	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/simulators/metaworld/test_env.py tests/envs/simulators/test_gym.py
@@ -55,8 +62,8 @@ extras-test: .venv-openvla/.packages .venv-metaworld/.packages .venv-lerobot/.pa
 	OMP_NUM_THREADS=1 .venv-libero/bin/python -m pytest tests/envs/simulators/libero/test_env.py
 
 clean: ## delete the virtual environments and caches; data/ and runs/ stay
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build site src/*.egg-info
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what the targets above stand on ---------------------------------------------------------------------------------
 
@@ -88,6 +95,12 @@ define SHARED_VENV
 @.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
   "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 endef
+
+# The documentation site.
+.venv-docs/.packages: pyproject.toml | setup
+	$(SHARED_VENV)
+	.venv-docs/bin/python $(PIP) -e '.[docs]'
+	@touch $@
 
 # The paper's policy and low-rank adapters.
 .venv-openvla/.packages: pyproject.toml | setup

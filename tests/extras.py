@@ -14,6 +14,7 @@ PACKAGES = {
     "metaworld": ("metaworld",),
     "libero": ("libero",),
     "lerobot": ("lerobot",),
+    "docs": ("mkdocs", "material", "mkdocstrings"),
 }
 """Extra -> the packages its tests import."""
 

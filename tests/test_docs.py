@@ -1,11 +1,10 @@
-"""What README.md, docs/, the Makefile and conf/ say is so."""
+"""What the documents, the Makefile and conf/ say is so. The site made of them: tests/test_site.py."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,53 +13,34 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_structure import ROOMS
 from wovr import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
+}
 README = PAGES["README.md"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
 
 def commands(text: str) -> list[str]:
-    """Every `wovr VERB ...` that stands on lines of its own, continued lines joined, make's variables filled in."""
+    """Every `wovr VERB ...` that stands on lines of its own, continued lines joined, make's variables filled in.
+
+    In a page they stand in blocks of `sh`, in the Makefile after a tab, in a YAML after `#   `.
+    """
     values = dict(re.findall(r"^([A-Z]+)\s*\?=\s*(\S+)", MAKEFILE, re.MULTILINE))
     text = re.sub(r"\s*\\\n#?\s*", " ", text)
-    found = re.findall(r"^(?:    |\t|#   )(wovr [a-z]+ .*)$", text, re.MULTILINE)
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^(?:\t|#   )(wovr [a-z]+\b.*)$", text, re.MULTILINE)
+    found += re.findall(r"^(wovr [a-z]+\b.*)$", blocks, re.MULTILINE)
     return [re.sub(r"\$\((\w+)\)", lambda name: values[name.group(1)], line) for line in found]
 
 
 COMMANDS = sorted(
     {line for text in (*PAGES.values(), MAKEFILE, *(path.read_text() for path in CONFIGS)) for line in commands(text)}
 )
-
-
-def tree_of_readme() -> dict[str, str]:
-    """Path -> its line in the tree of README.md; paths below `src/wovr`."""
-    block = re.search(r"<!-- tree -->\n```\n(.*?)```", README, re.DOTALL)
-    assert block
-    entries: dict[str, str] = {}
-    folders: list[str] = []
-    for line in block.group(1).splitlines():
-        match = re.fullmatch(r"((?:  )*)(\S+)\s*(.*)", line)
-        assert match, line
-        depth = len(match.group(1)) // 2
-        path = "/".join([*folders[:depth], match.group(2).rstrip("/")])
-        folders[depth:] = [match.group(2).rstrip("/")]
-        entries[path] = match.group(3)
-    return entries
-
-
-def source_files() -> list[str]:
-    """Python files of the package: those git knows in a checkout, all elsewhere."""
-    git = ["git", "-C", str(ROOT), "ls-files", "src/wovr/*.py"]
-    if (ROOT / ".git").exists() and shutil.which("git"):
-        listed = subprocess.run(git, capture_output=True, text=True, check=False)
-        if listed.returncode == 0:
-            return [path for path in listed.stdout.split() if (ROOT / path).exists()]
-    return [str(path.relative_to(ROOT)) for path in (ROOT / "src" / "wovr").rglob("*.py")]
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -81,7 +61,15 @@ def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str,
 
 
 def test_the_commands_are_found() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"collect", "fit", "evaluate", "data", "bench"}
+    assert {command.split()[1] for command in COMMANDS} == set(cli.VERBS)
+
+
+def test_no_command_in_a_page_is_overlooked() -> None:
+    """A line that begins with `wovr VERB --` stands in a block of `sh`, where it is tried."""
+    loose = re.compile(rf"^\s*wovr (?:{'|'.join(cli.VERBS)}) .*--", re.MULTILINE)
+    for page, text in PAGES.items():
+        outside = re.sub(r"^```sh\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert loose.findall(outside) == [], page
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -116,33 +104,24 @@ def test_a_configuration_says_how_it_is_used_and_parses(path: Path, capsys: pyte
     assert {key: understood.get(key, "absent") for key in given} == given
 
 
-def test_the_tree_names_every_file_and_only_those() -> None:
-    files = {path for path in source_files() if (ROOT / path).stat().st_size > 0 and Path(path).name != "__init__.py"}
-    entries = tree_of_readme()
-    named = {path for path in entries if path.startswith("src/wovr/") and path.endswith(".py")}
-    assert sorted(files - named) == [], "files without a line in the tree"
-    assert sorted(named - files) == [], "lines of the tree without a file"
-    assert [path for path in entries if not (ROOT / path).exists()] == []
-    assert [path for path, line in entries.items() if not line] == []
-
-
-def test_the_tree_stands_in_the_order_of_imports() -> None:
-    rooms = [Path(path).stem for path in tree_of_readme() if Path(path).parent == Path("src/wovr")]
-    ground = ROOMS.index("functional")  # whose files have no order of their own
-    assert rooms[ground:] == [room for room in ROOMS[ground:] if room in rooms]
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_in_a_page_exists(page: str) -> None:
-    tables = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", PAGES[page])
     missing = [
         path
-        for path in tables
-        if not path.startswith(("runs/", "data/"))
+        for path in paths_in(PAGES[page])
+        if not path.startswith(("runs/", "data/", "weights/"))
         and not any((ROOT / base / path).exists() for base in ("", "src/wovr"))
     ]
-    assert tables
     assert missing == []
+
+
+def paths_in(text: str) -> list[str]:
+    """Paths of files and folders that a page names in backticks."""
+    return re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", text)
+
+
+def test_the_map_from_the_paper_names_paths() -> None:
+    assert len(paths_in(PAGES["docs/concepts/paper.md"])) > 30
 
 
 def anchors(text: str) -> set[str]:
@@ -153,13 +132,27 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_in_a_page_leads_somewhere(page: str) -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if "://" not in link]
-    assert links
-    for link in links:
+    assert broken_links(page, PAGES[page]) == []
+
+
+def broken_links(page: str, text: str) -> list[str]:
+    """Relative links of a page that lead nowhere."""
+    broken = []
+    for link in re.findall(r"\]\(([^)]+)\)", text):
         path, _, anchor = link.partition("#")
         target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), link
+        if "://" not in link and (not target.exists() or (anchor and anchor not in anchors(target.read_text()))):
+            broken.append(link)
+    return broken
+
+
+def test_a_broken_link_would_be_noticed() -> None:
+    text = "[a](docs/results.md#suites) [b](docs/nowhere.md) [c](docs/results.md#nowhere) [d](https://example.org)"
+    assert broken_links("README.md", text) == ["docs/nowhere.md", "docs/results.md#nowhere"]
+
+
+def test_the_readme_is_read_in_a_sitting() -> None:
+    assert len(README.splitlines()) <= 250
 
 
 def test_make_help_lists_every_target() -> None:
@@ -170,10 +163,22 @@ def test_make_help_lists_every_target() -> None:
     assert [target for target in named if target not in phony.split()] == []
 
 
-def test_the_environment_in_the_readme_works(tmp_path: Path) -> None:
-    [source] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_a_commit_is_checked_by_the_tools_that_make_lint_runs() -> None:
+    [repository] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local", "nothing is fetched but the packages of hooks"
+    system = [hook["entry"].split()[0] for hook in repository["hooks"] if hook["language"] == "system"]
+    recipe = MAKEFILE[MAKEFILE.index("\nlint:") : MAKEFILE.index("\nformat:")]
+    assert system == re.findall(r"^\t(\S+)", recipe, re.MULTILINE)
+    pinned = [package for hook in repository["hooks"] for package in hook.get("additional_dependencies", [])]
+    assert pinned
+    assert [package for package in pinned if "==" not in package] == []
+
+
+def test_the_environment_in_its_page_works(tmp_path: Path) -> None:
+    page = PAGES["docs/howto/own_environment.md"]
+    [source] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "my_robot.py").write_text(source)
-    [command] = [command for command in commands(README) if "my_robot:" in command]
+    [command] = [command for command in commands(page) if "my_robot:" in command]
     script = Path(sys.executable).with_name("wovr")  # unlike `python -m wovr` it does not start in the current folder
     result = subprocess.run(
         [str(script), *shlex.split(command)[1:], "--num_envs", "2", "--workers", "1"],
