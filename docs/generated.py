@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -43,12 +43,15 @@ def subject(path: Path) -> str:
     return re.split(r"(?<=[.?]) (?=[A-Z])|;", words)[0].rstrip(":;")
 
 
+def below(folder: Path) -> list[Path]:
+    """The packages directly below one; rooms in their order."""
+    found = sorted(path.parent for path in folder.glob("*/__init__.py"))
+    return sorted(found, key=lambda room: ROOMS.index(room.name)) if folder == PACKAGE else found
+
+
 def folders(top: Path) -> list[Path]:
     """A package and every package below it, each before those below it."""
-    below = sorted(path.parent for path in top.glob("*/__init__.py"))
-    if top == PACKAGE:
-        below.sort(key=lambda folder: ROOMS.index(folder.name))
-    return [top, *(folder for package in below for folder in folders(package))]
+    return [top, *(folder for package in below(top) for folder in folders(package))]
 
 
 def modules(folder: Path) -> list[Path]:
@@ -78,16 +81,15 @@ def tree() -> list[tuple[int, Path, str]]:
 def _package(folder: Path, depth: int = 0) -> Iterator[tuple[int, Path]]:
     yield depth, folder
     yield from ((depth + 1, path) for path in modules(folder))
-    for below in folders(folder)[1:]:
-        if below.parent == folder:
-            yield from _package(below, depth + 1)
+    for package in below(folder):
+        yield from _package(package, depth + 1)
 
 
 def _yaml(folder: Path, depth: int = 0) -> Iterator[tuple[int, Path]]:
     yield depth, folder
     yield from ((depth + 1, path) for path in sorted(folder.glob("*.yaml")))
-    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-        yield from _yaml(below, depth + 1)
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        yield from _yaml(inner, depth + 1)
 
 
 def tree_block(page: str) -> str:
@@ -101,9 +103,21 @@ def tree_block(page: str) -> str:
     for depth, path, words in tree():
         name = f"`{path.relative_to(ROOT) if depth == 0 else path.name}{'/' if path.is_dir() else ''}`"
         if path.suffix == ".py":
-            name = f"[{name}]({up}{REFERENCE}/{dotted(path.parent)}.md#{dotted(path)})"
+            name = f"[{name}]({up}{reference_path(path.parent)}#{dotted(path)})"
         lines.append(f"{'    ' * depth}- {name} {words}".rstrip())
     return "\n".join(['<div class="tree" markdown>', "", *lines, "", "</div>"])
+
+
+def reference_path(folder: Path) -> str:
+    """Where the page of a package goes: as its section's index, so that the navigation nests like the packages."""
+    return f"{REFERENCE}/{folder.relative_to(PACKAGE.parent)}/index.md"
+
+
+def reference_navigation(folder: Path) -> dict[str, Any]:
+    """The page of a package and those below it, as an entry of the navigation."""
+    inner = [] if folder == PACKAGE else [reference_navigation(package) for package in below(folder)]
+    page = reference_path(folder)
+    return {folder.name: [page, *inner] if inner else page}
 
 
 def reference_page(folder: Path) -> str:
@@ -116,7 +130,7 @@ def reference_page(folder: Path) -> str:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the generated pages into the navigation, after those of the same section that are written by hand."""
     [section] = [entry for entry in config.nav or [] if "Reference" in entry]
-    section["Reference"] += [{dotted(folder): f"{REFERENCE}/{dotted(folder)}.md"} for folder in folders(PACKAGE)]
+    section["Reference"] += [reference_navigation(folder) for folder in (PACKAGE, *below(PACKAGE))]
     return config
 
 
@@ -125,7 +139,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     for folder in folders(PACKAGE):
-        files.append(File.generated(config, f"{REFERENCE}/{dotted(folder)}.md", content=reference_page(folder)))
+        files.append(File.generated(config, reference_path(folder), content=reference_page(folder)))
     return files
 
 

@@ -21,6 +21,7 @@ PAGES = {
     for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md")])
 }
 README = PAGES["README.md"]
+TESTS = {path: path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py"))}
 MAKEFILE = (ROOT / "Makefile").read_text()
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
 
@@ -118,6 +119,20 @@ def test_every_path_in_a_page_exists(page: str) -> None:
 def paths_in(text: str) -> list[str]:
     """Paths of files and folders that a page names in backticks."""
     return re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.yaml|\.md)?)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_and_test_that_a_page_names_exists(page: str) -> None:
+    missing = []
+    for name in re.findall(r"`(wovr(?:\.[a-z_0-9]+)+)", PAGES[page]):
+        path = ROOT / "src" / name.replace(".", "/")
+        if not path.is_dir() and not path.with_suffix(".py").is_file():
+            missing.append(name)
+    for file, name in re.findall(r"`(?:(?:tests/)?((?:[\w/]+/)?test_\w+\.py))?(?:::)?(test_\w+)?`", PAGES[page]):
+        holding = [path for path in TESTS if str(path).endswith(f"/{file}")] if file else list(TESTS)
+        if (file or name) and not any(f"def {name}" in TESTS[path] for path in holding):
+            missing.append(f"{file}::{name}")
+    assert missing == []
 
 
 def test_the_map_from_the_paper_names_paths() -> None:

@@ -81,13 +81,19 @@ def test_a_tree_line_is_nested_below_its_folder() -> None:
     place = lines.index(next(line for line in lines if "`functional/`" in line))
     assert lines[place].startswith("    - `functional/` ")
     assert lines[place + 1].startswith("        - [`")
-    assert "](../reference/wovr.functional.md#wovr.functional." in lines[place + 1]
+    assert "](../reference/wovr/functional/index.md#wovr.functional." in lines[place + 1]
 
 
 def test_the_reference_names_every_module_once() -> None:
     pages = [generated.reference_page(folder) for folder in generated.folders(generated.PACKAGE)]
     named = [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
     assert sorted(named) == sorted(module_name(path) for path in SOURCES if path.name != "__init__.py")
+
+
+def test_the_navigation_of_the_reference_lists_every_package_once() -> None:
+    rooms = [generated.PACKAGE, *generated.below(generated.PACKAGE)]
+    pages = listed([generated.reference_navigation(folder) for folder in rooms])
+    assert sorted(pages) == sorted(map(generated.reference_path, generated.folders(generated.PACKAGE)))
 
 
 def test_what_a_yaml_is_for_ends_before_its_command(tmp_path: Path) -> None:
@@ -163,13 +169,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs("docs")
 def test_every_page_is_built(site: Path) -> None:
     pages = [*listed(settings()["nav"])]
-    pages += [f"reference/{generated.dotted(folder)}.md" for folder in generated.folders(generated.PACKAGE)]
+    pages += [generated.reference_path(folder) for folder in generated.folders(generated.PACKAGE)]
     assert [page for page in pages if not (site / page).with_suffix(".html").is_file()] == []
 
 
 @needs("docs")
 def test_the_reference_shows_docstrings(site: Path) -> None:
-    page = (site / "reference" / "wovr.envs.html").read_text()
+    page = (site / "reference" / "wovr" / "envs" / "index.html").read_text()
     assert 'id="wovr.envs.base.SimulatorEnv"' in page
     assert "what a simulator offers" in page
 
