@@ -17,8 +17,8 @@ from PIL import Image
 
 from wovr.data.store.reader import EpisodeStore
 from wovr.models.checkpoint import load_network
-from wovr.models.world_model.rollout import Imagination
 from wovr.models.world_model.model import WorldModel
+from wovr.models.world_model.rollout import Imagination
 
 COLUMNS = 6
 GAP = 2
