@@ -110,7 +110,8 @@ def tree_block(page: str) -> str:
 
 def reference_path(folder: Path) -> str:
     """Where the page of a package goes: as its section's index, so that the navigation nests like the packages."""
-    return f"{REFERENCE}/{folder.relative_to(PACKAGE.parent)}/index.md"
+    path = f"{REFERENCE}/{folder.relative_to(PACKAGE.parent)}"
+    return f"{path}.md" if folder == PACKAGE else f"{path}/index.md"
 
 
 def reference_navigation(folder: Path) -> dict[str, Any]:
