@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from wovr import __version__
+from wovr.allocation import keep_freed_memory
 from wovr.errors import Terminated, UserError
 from wovr.failures import explain
 
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Between operations torch's threads would spin on cores that simulators, encoders or another job need: acting was
     # up to ten times slower, training beside another training sixteen times. OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a text that the terminal's encoding lacks is no error
