@@ -51,8 +51,9 @@ TORCH_FREE = (
         "wovr.envs",
     ),
     *(f"wovr.data.{name}" for name in ("store", "keyframes", "inspection", "preview")),
+    *("wovr.metrics.networks.weights", "wovr.commands.weights"),
 )
-"""What has to work without torch: whatever a simulator worker imports, the store, and the table of verbs."""
+"""What has to work without torch: whatever a simulator worker imports, the store, the table of verbs, weights."""
 
 TORCH_FILES = tuple(
     f"wovr.envs.{name}"

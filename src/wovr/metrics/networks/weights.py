@@ -1,6 +1,7 @@
 """Weights of feature networks that are not part of the package: what they are, where they lie, how they get there.
 
 Everything is pinned by size and SHA-256 and checked before it is read, whether it was fetched or copied by hand.
+Torch is imported only where tensors are read: `wovr weights` does without.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from wovr.errors import UserError
 from wovr.runs import atomic_write, file_sha256
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 FOLDER_VARIABLE = "WOVR_WEIGHTS"
 """Environment variable that names the folder of weights."""
@@ -157,6 +160,8 @@ def read_state_dict(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, T
     Raises:
         UserError: Not a state dict, or one without these tensors.
     """
+    import torch
+
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # a damaged file fails in every way there is
