@@ -122,7 +122,6 @@ def test_a_verb_of_two_words_lists_the_second(
         (["data", "inspekt", "data"], "inspekt"),
         (["data", "verify"], "folder"),
         (["bench", "loader", "--data", ".", "--seconds", "long"], "seconds"),
-        (["fit", "--config", "conf/none.yaml"], "conf/none.yaml"),
         (["fit", "--sweet", "spatial"], "--sweet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -137,6 +136,35 @@ def test_a_mistake_in_the_options_is_one_line_and_status_2(
     assert captured.err.startswith("wovr: error: ")
     assert named in captured.err
     assert f"see: wovr {words[0]} --help" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [
+        (["colect"], "collect"),
+        (["collect", "--episode", "3"], "--episodes"),  # flags are not guessed from their beginnings
+        (["collect", "--polcy", "random", "--suite", "x", "--episodes", "1", "--out", "o"], "--policy"),
+        (["data", "inspekt", "data"], "inspect"),
+        (["data", "inspect", "--row", "3", "data"], "--rows"),
+        (["weights", "fetch", "raaft"], "raft"),
+        (["pace", "--config", "pace/tabletop", "--suit", "object"], "--suite"),
+        (
+            ["fit", "--config", "bc", "--data.folder", "d", "--out", "o", "--trainer.max_step", "3"],
+            "--trainer.max_steps",
+        ),
+        (["fit", "--config", "bc", "--data.foldr", "d", "--out", "o"], "folder"),
+        (["fit", "--config", "bc", "--data.folder", "d", "--out", "o", "--model.policy.chunks", "8"], "chunk"),
+        (["rl", "--policy", "p", "--suite", "s", "--out", "o", "--group_sizes", "8"], "--group_size"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_word_that_does_not_exist_is_answered_with_the_one_that_was_meant(
+    words: list[str], guess: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"; did you mean {guess}? " in error
 
 
 def test_an_option_without_a_help_line_is_noticed() -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from wovr import cli
-from wovr.errors import UserError
+from wovr.errors import UserError, choose_from
 
 
 def test_problem_and_remedy_become_one_line() -> None:
@@ -17,6 +17,19 @@ def test_problem_and_remedy_become_one_line() -> None:
 
 def test_without_a_remedy_nothing_is_appended() -> None:
     assert str(UserError("conf/bc.yaml: no such file")) == "conf/bc.yaml: no such file"
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("spatail", "did you mean spatial? choose from: spatial, object"),
+        ("SPATIAL", "did you mean spatial? choose from: spatial, object"),
+        ("kitchen", "choose from: spatial, object"),
+        ("", "choose from: spatial, object"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_answered_with_the_nearest(word: str, remedy: str) -> None:
+    assert choose_from(word, ["spatial", "object"]) == remedy
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from types import FrameType
 
 from wovr import __version__
 from wovr.allocation import keep_freed_memory
-from wovr.errors import Terminated, UserError
+from wovr.errors import Terminated, UserError, choose_from
 from wovr.failures import explain
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -110,8 +110,7 @@ def _answer(args: Sequence[str]) -> int:
         print(f"wovr {__version__}")
         return 0
     if args[0] not in VERBS:
-        print(f"wovr: error: unknown verb '{args[0]}'; choose one of {', '.join(VERBS)}", file=sys.stderr)
-        return 2
+        raise UserError(f"unknown verb '{args[0]}'", choose_from(args[0], VERBS))
     # `python -m wovr` looks in the current folder and the installed script does not; a class named by its import path
     # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
     if os.getcwd() not in sys.path:

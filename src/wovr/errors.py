@@ -1,5 +1,7 @@
 """What ends a verb without a traceback: something the user can mend, told in one line, or a signal to end."""
 
+from collections.abc import Iterable
+
 from wovr.printing import printable
 
 _FROM_WORKER = "Caught UserError in "
@@ -32,3 +34,25 @@ class Terminated(KeyboardInterrupt):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"signal {signal_number}")
         self.signal_number = signal_number
+
+
+def meant(word: str, choices: Iterable[str]) -> str:
+    """The choice that a word which is none of them was meant to be; empty where none is like it."""
+    from difflib import get_close_matches  # not for `wovr --help`
+
+    by_letters = {choice.lower().strip("-"): choice for choice in choices}
+    found = get_close_matches(word.lower().strip("-"), by_letters, n=1, cutoff=0.7)
+    return by_letters[found[0]] if found else ""
+
+
+def choose_from(word: str, choices: Iterable[str], more: str = "") -> str:
+    """What to do about a word that is none of the choices: `did you mean fvd? choose from: sr, fvd`.
+
+    Args:
+        word: The word.
+        choices: What there is.
+        more: What else could be given, appended to the choices.
+    """
+    there = list(choices)
+    guess = meant(word, there)
+    return f"{f'did you mean {guess}? ' if guess else ''}choose from: {', '.join(there)}{more}"

@@ -220,9 +220,9 @@ def nan_policy(folder: Path) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
-    "environment": (lambda _: ["--env", "nowhere"], "unknown environment 'nowhere'; choose one of tabletop"),
+    "environment": (lambda _: ["--env", "nowhere"], "unknown environment 'nowhere'; choose from: tabletop"),
     "module": (lambda _: ["--env", "no.such:Env"], "environment 'no.such:Env' cannot be imported"),
-    "suite": (lambda _: ["--suite", "kitchen"], "has no suite 'kitchen'; choose one of spatial, object, unguided"),
+    "suite": (lambda _: ["--suite", "kitchen"], "has no suite 'kitchen'; choose from: spatial, object, unguided"),
     "task": (lambda _: ["--tasks", "0,9"], "suite 'spatial' has no task '9'; choose from: 0 go_red"),
     "task twice": (lambda _: ["--tasks", "0,go_red"], "names a task twice"),
     "init state": (lambda _: ["--init_states", "15:50"], "'15:50' reaches beyond the task"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wovr.cli import main
-from wovr.commands.config_files import read_config_file
+from wovr.commands.config_files import config_name, find_config, known_configs, packaged_configs, read_config_file
 from wovr.errors import UserError
 from wovr.renames import RENAMES
 
@@ -89,3 +89,62 @@ def test_a_class_that_has_moved_is_named_by_its_new_place(
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda file: file.name)
 def test_every_file_of_ours_is_fine(file: Path) -> None:
     assert read_config_file(file)
+
+
+def test_a_configuration_is_found_by_name_in_the_working_folder_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packaged = packaged_configs()
+    for name in ("wm", "wm.yaml", "conf/wm.yaml", "conf/wm"):
+        assert find_config(name) == packaged / "wm.yaml"
+    assert find_config("ablations/rl_whole") == find_config("conf/ablations/rl_whole.yaml")
+    Path("wm").mkdir()  # a folder is no configuration
+    assert find_config("wm") == packaged / "wm.yaml"
+    Path("conf").mkdir()
+    Path("conf/wm.yaml").write_text("seed_everything: 1\n")
+    for name in ("wm", "wm.yaml", "conf/wm.yaml"):
+        assert find_config(name) == Path("conf/wm.yaml")
+    Path("wm.yaml").write_text("seed_everything: 2\n")
+    assert find_config("wm") == Path("wm.yaml")
+    assert find_config("conf/wm.yaml") == Path("wm.yaml").with_name("conf") / "wm.yaml"
+
+
+def test_the_packaged_configurations_are_those_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [config_name(path) for path in (ROOT / "conf").rglob("*.yaml")]
+    assert sorted(names) == sorted(known_configs())
+    assert {"wm", "pace/tabletop"} <= set(names)
+
+
+@pytest.mark.parametrize("words", ["fit --config mw", "fit --config=conf/mw.yaml", "pace --config pace/tablestop"])
+def test_a_name_that_is_none_is_answered_with_those_there_are(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{'tablestop' if 'pace' in words else 'mw'}" in error
+    assert "no such file; " in error
+    assert "choose from: ae, bc, " in error
+    assert ("did you mean pace/tabletop?" in error) == ("pace" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("fit --config bc --data.folder d --out o", "class_path: wovr.models.policies.tiny_vla.TinyVLA"),
+        ("rl --config=conf/rl.yaml --policy p --suite s --out o", "keyframe_share: 0.85"),
+    ],
+)
+def test_a_verb_takes_a_name_in_any_folder(
+    words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*words.split(), "--print_config"])
+    assert ended.value.code == 0
+    assert line in capsys.readouterr().out

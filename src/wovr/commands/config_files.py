@@ -1,4 +1,7 @@
-"""What a YAML that a user gives is checked for before anything obeys it.
+"""Configuration files: where a name finds one, and what it is checked for before anything obeys it.
+
+`--config wm` and `--config conf/wm.yaml` both mean the file in the working folder or, where there is none, the one that
+comes with the package: conf/ is part of it.
 
 YAML says less than it seems to: of a key that is written twice the last counts, aliases of aliases grow into billions
 of values, a list may hold itself. Tags that name Python objects are never obeyed: everything here and in jsonargparse
@@ -8,12 +11,13 @@ stands on PyYAML's safe loader.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from wovr.errors import UserError
+from wovr.errors import UserError, choose_from
 from wovr.renames import RENAMES, old_names
 
 DEEPEST = 64
@@ -23,23 +27,69 @@ MOST_VALUES = 100_000
 """Most values of a file, those that aliases repeat counted as often as they are repeated."""
 
 
-def check_config_files(args: Sequence[str]) -> None:
-    """Check every file that a command line names by `--config` (or `-c`).
+FOLDER = "conf"
+"""Folder of configurations, in the working folder and in the package."""
+
+
+def packaged_configs() -> Path:
+    """The folder of the configurations that come with the package."""
+    return Path(str(files("wovr"))) / FOLDER
+
+
+def find_config_files(args: Sequence[str]) -> list[str]:
+    """A command line in which every `--config` (or `-c`) is the path of a file, found by `find_config` and checked.
 
     Args:
         args: Words after the verb.
 
     Raises:
-        UserError: See `read_config_file`. One that does not exist is left to the parser, which also takes YAML itself.
-            Or a word names a class by a name of before.
+        UserError: See `find_config` and `read_config_file`; or a word names a class by a name of before.
     """
-    for word, after in zip(args, [*args[1:], ""], strict=True):
+    words = list(args)
+    for place, word in enumerate(args):
         flag, is_one, value = word.partition("=")
         _refuse_old_names(value if is_one else word, f"{flag} " if is_one else "")
-        if flag in ("--config", "-c"):
-            path = value if is_one else after
-            if path and "\n" not in path and len(path) < 4096 and Path(path).exists():
-                read_config_file(Path(path))
+        if flag not in ("--config", "-c") or not (is_one or place + 1 < len(args)):
+            continue
+        value = value if is_one else args[place + 1]
+        if any(sign in value for sign in "\n{") or ": " in value:  # the parser takes YAML itself, too
+            continue
+        found = str(find_config(value))
+        read_config_file(Path(found))
+        words[place if is_one else place + 1] = f"{flag}={found}" if is_one else found
+    return words
+
+
+def find_config(name: str) -> Path:
+    """The file behind `--config`: `wm`, `wm.yaml`, `conf/wm.yaml`, `pace/tabletop` or any path.
+
+    What is in the working folder comes before what is in the package.
+
+    Raises:
+        UserError: There is none.
+    """
+    if Path(name).is_file() or ("/" in name and Path(name).exists()):
+        return Path(name)
+    below = name.removeprefix(f"{FOLDER}/")
+    names = [below] if below.endswith((".yaml", ".yml")) else [below, f"{below}.yaml"]
+    for folder in (Path(), Path(FOLDER), packaged_configs()):
+        for file in names:
+            if (folder / file).is_file():
+                return folder / file
+    raise UserError(f"{name}: no such file", choose_from(below, known_configs(), ", or give the path of a file"))
+
+
+def known_configs() -> list[str]:
+    """What `find_config` knows by name: `wm`, `pace/tabletop`, ... of the working folder and the package."""
+    found = [config_name(path) for folder in (Path(FOLDER), packaged_configs()) for path in folder.rglob("*.yaml")]
+    return sorted(set(found), key=lambda name: ("/" in name, name))
+
+
+def config_name(path: Path) -> str:
+    """What a configuration is called: its path below the nearest conf/ without the suffix, else its file's name."""
+    parts = path.with_suffix("").parts
+    below = len(parts) - parts[::-1].index(FOLDER) if FOLDER in parts[:-1] else len(parts) - 1
+    return "/".join(parts[below:])
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

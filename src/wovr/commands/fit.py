@@ -30,9 +30,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from wovr.callbacks.progress import TrainingProgress
 from wovr.callbacks.saving import CountSeconds, SaveLast, StopAtBadLoss
 from wovr.callbacks.seeding import SeedSteps
-from wovr.commands.arguments import explain_arguments
-from wovr.commands.config_files import check_config_files
-from wovr.commands.null_values import refuse_null, whole_values
+from wovr.commands.arguments import OptionsParser, explain_arguments
+from wovr.commands.config_files import find_config_files
+from wovr.commands.null_values import whole_values
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import check_weights, read_checkpoint
 from wovr.renames import present_names
@@ -56,6 +56,10 @@ NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
 )
 """Warnings that tell the user nothing to act on, as regular expressions."""
+
+
+class TrainingParser(OptionsParser, LightningArgumentParser):
+    """Lightning's parser of our kind."""
 
 
 class FitCLI(LightningCLI):
@@ -90,6 +94,7 @@ class FitCLI(LightningCLI):
             trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, "description": self.description, "prog": f"wovr {self.verb}"},
+            parser_class=TrainingParser,
             args=args,
             run=False,
             auto_configure_optimizers=False,
@@ -98,9 +103,10 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """See LightningCLI; null is taken wherever a file may hold it, and only there."""
-        check_config_files(args)
-        super().parse_arguments(parser, whole_values(parser, args))
-        refuse_null(parser, self.config)
+        try:
+            super().parse_arguments(parser, whole_values(parser, find_config_files(args)))
+        except jsonargparse.ArgumentError as error:
+            raise explain_arguments(error, self.verb, parser) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options that every training has beside model, data and trainer."""
@@ -266,8 +272,6 @@ def run(cli_class: type[FitCLI], args: list[str]) -> None:
                 print(f"{cli.folder}: done before with the same options, nothing to do")
                 return
             fit(cli)
-    except jsonargparse.ArgumentError as error:
-        raise explain_arguments(error, cli_class.verb) from error
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}", f"see: wovr {cli_class.verb} --help") from error
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from wovr.commands.arguments import call
 from wovr.commands.terminal import PlainConsole, progress_bar
-from wovr.errors import UserError
+from wovr.errors import UserError, choose_from
 from wovr.metrics.networks.weights import (
     FOLDER_VARIABLE,
     WEIGHTS,
@@ -47,7 +47,7 @@ def fetch(names: str, weights: str = "") -> None:
     wanted = list(WEIGHTS) if names == "all" else [word.strip() for word in names.split(",")]
     for name in wanted:
         if name not in WEIGHTS:
-            raise UserError(f"unknown weights '{name}'", f"choose from: {', '.join(WEIGHTS)}, all")
+            raise UserError(f"unknown weights '{name}'", choose_from(name, [*WEIGHTS, "all"]))
     folder = weights_folder(weights)
     columns = (
         TextColumn("{task.description}"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from wovr.envs.base import SimulatorEnv
 from wovr.envs.simulators.rendering import explain_opengl
-from wovr.errors import UserError
+from wovr.errors import UserError, choose_from
 from wovr.importing import import_named
 from wovr.types import TaskInfo
 
@@ -31,7 +31,7 @@ def simulator_class(name: str) -> type[SimulatorEnv]:
     if ":" not in path:
         raise UserError(
             f"unknown environment '{name}'",
-            f"choose one of {', '.join(ENVIRONMENTS)} or give an import path like my_robot:FrankaEnv",
+            choose_from(name, ENVIRONMENTS, ", or give an import path like my_robot:FrankaEnv"),
         )
     try:
         found = import_named(path, f"environment '{name}'", _install_hint(name))
@@ -78,7 +78,7 @@ def select_tasks(name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
 def choose_tasks(suites: Mapping[str, Sequence[TaskInfo]], name: str, suite: str, tasks: str = "") -> list[TaskInfo]:
     """`select_tasks` where the suites are known, e.g. from `WorkerVectorEnv.suites`."""
     if suite not in suites:
-        raise UserError(f"environment '{name}' has no suite '{suite}'", f"choose one of {', '.join(suites)}")
+        raise UserError(f"environment '{name}' has no suite '{suite}'", choose_from(suite, suites))
     known = suites[suite]
     if not tasks:
         return list(known)

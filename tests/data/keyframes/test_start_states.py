@@ -203,7 +203,7 @@ def keyframes_of_another_suite(mixed: Path, tmp_path: Path) -> dict:
         (lambda *_: {"keyframes": None}, "keyframe_share is 0.5 but no folder of keyframes is given"),
         (lambda *_: {"horizon": 0}, "a horizon of 0 actions"),
         (lambda *_: {"horizon": 2}, "none of its .* keyframes .* that begins before frame 2"),
-        (lambda *_: {"suites": ["goal"]}, r"mixed: no episode of suite 'goal'; the suites there are spatial"),
+        (lambda *_: {"suites": ["goal"]}, r"mixed: no episode of suite 'goal'; choose from: spatial"),
         (lambda *_: {"tasks": [1, 7]}, "mixed: no episode of task 7; the tasks there are 0, 1"),
         (lambda *_: {"folders": []}, "no data folder given"),
         (lambda mixed, _: {"folders": [mixed / "nowhere"]}, "nowhere"),

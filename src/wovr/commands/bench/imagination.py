@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wovr.commands.arguments import choose_device
+from wovr.commands.config_files import find_config
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 from wovr.functional.flow import sampling_sigmas
@@ -75,6 +76,7 @@ def bench_imagination(
             raise UserError(f"--precision is '{precision}'", "give fp32, bf16 or both")
     place = choose_device(device)
     path = Path(world_model)
+    path = find_config(world_model) if path.suffix in (".yaml", ".yml") else path
     model = make_world_model(path, place) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
     trained = None if path.suffix in (".yaml", ".yml") else data_record(path).get("image_size")
     height, width = (size, size) if size else trained or (64, 64)

@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from rich.table import Table
 
-from wovr.commands.arguments import explain_arguments
-from wovr.commands.config_files import check_config_files
-from wovr.commands.null_values import refuse_null
+from wovr.commands.arguments import OptionsParser, explain_arguments
+from wovr.commands.config_files import find_config_files
 from wovr.commands.pace.budget import Budget, count_budget, planned_episodes
 from wovr.commands.pace.child import Child, command_line
 from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
@@ -168,7 +167,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         UserError: See `pace`; wrong options.
     """
-    parser = ArgumentParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
+    parser = OptionsParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--config", action="config", help="YAML of the chain, e.g. conf/pace/tabletop.yaml; a second adds to the first."
     )
@@ -177,12 +176,11 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument(
         "--from", type=str | None, default=None, help="Begin with this stage and take those before it as they are."
     )
-    check_config_files(args)
+    words = find_config_files(args)
     try:
-        parsed = parser.parse_args(list(args))
+        parsed = parser.parse_args(words)
     except ArgumentError as error:
-        raise explain_arguments(error, "pace") from error
-    refuse_null(parser, parsed)
+        raise explain_arguments(error, "pace", parser) from error
     options = parsed.as_dict()
     options.pop("config", None)
     pace(from_stage=options.pop("from"), **options)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wovr.commands.config_files import read_config_file
+from wovr.commands.config_files import find_config, read_config_file
 from wovr.errors import UserError
 
 KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round")
@@ -258,10 +258,9 @@ def read_config(stage: Stage, path: str) -> dict[str, Any]:
         UserError: It does not exist or is no mapping.
     """
     try:
-        return read_config_file(Path(path))
+        return read_config_file(find_config(path))
     except UserError as error:
-        missing = "" if Path(path).exists() else "start in the folder that holds conf/"
-        raise UserError(f"stage '{stage.name}': config {error}", missing) from error
+        raise UserError(f"stage '{stage.name}': config {error}") from error
 
 
 def _check(entry: Any, number: int) -> None:

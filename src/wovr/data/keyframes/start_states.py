@@ -16,7 +16,7 @@ import numpy as np
 from wovr.data.keyframes.store import Keyframe, KeyframeSet, load_keyframes
 from wovr.data.store.origin import Origin
 from wovr.data.store.reader import EpisodeStore
-from wovr.errors import UserError
+from wovr.errors import UserError, choose_from
 from wovr.runs import fingerprint
 from wovr.types import StartState, TaskInfo
 
@@ -198,7 +198,7 @@ def _choose_episodes(store: EpisodeStore, suites: Sequence[str], tasks: Sequence
     there = sorted({entry.meta.suite for entry in store.entries})
     for suite in suites:
         if suite not in there:
-            raise UserError(f"{names}: no episode of suite '{suite}'", f"the suites there are {', '.join(there)}")
+            raise UserError(f"{names}: no episode of suite '{suite}'", choose_from(suite, there))
     chosen = [
         index
         for index, entry in enumerate(store.entries)

@@ -179,7 +179,7 @@ def test_what_does_not_differ_has_no_scores(folder: Path, tmp_path: Path, capsys
         (("--device", "abacus"), "--device is 'abacus'; give auto, cpu or cuda"),
         (("--temperature", "0"), "--temperature is 0.0; give a number above 0"),
         (("--coherence", "-1"), "--coherence is -1.0; give 0 or more"),
-        (("--suite", "goal"), "no episode of suite 'goal'; the suites there are spatial"),
+        (("--suite", "goal"), "no episode of suite 'goal'; choose from: spatial"),
         (("--suite", "spatial,goal"), "--suite is 'spatial,goal'; give one suite"),
         (("--tasks", "7"), "no episode of task 7"),
         (("--env", "nowhere"), "unknown environment 'nowhere'"),
