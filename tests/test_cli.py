@@ -118,11 +118,11 @@ def test_a_verb_of_two_words_lists_the_second(
     [
         (["collect", "--sweet", "spatial"], "--sweet"),
         (["collect", "--episodes", "many"], "episodes"),
-        (["evaluate", "--policy", "expert"], "suite, episodes, out"),
+        (["collect", "--policy", "expert"], "episodes"),
         (["data", "inspekt", "data"], "inspekt"),
         (["data", "verify"], "folder"),
         (["bench", "loader", "--data", ".", "--seconds", "long"], "seconds"),
-        (["fit", "--sweet", "spatial"], "--sweet"),
+        (["fit", "--config", "bc", "--sweet", "spatial"], "--sweet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

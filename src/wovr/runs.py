@@ -33,6 +33,11 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process of a run that speaks and writes for all; that of a run of one is."""
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
 @contextmanager
 def only_run(folder: Path, wait: float | None = None) -> Iterator[int | None]:
     """Keep every other command out of a folder while this one fills it; one that was killed keeps nobody out.
@@ -42,7 +47,7 @@ def only_run(folder: Path, wait: float | None = None) -> Iterator[int | None]:
     file that is no longer there tries again. Of a run of several processes the first one takes it for all.
 
     Args:
-        folder: The folder; made when missing, and removed again at the end where it is still empty.
+        folder: The folder; made when missing, with those it lies in, and removed again at the end where still empty.
         wait: Seconds to wait for another command; None for 2.
 
     Yields:
@@ -51,11 +56,10 @@ def only_run(folder: Path, wait: float | None = None) -> Iterator[int | None]:
     Raises:
         UserError: Another command works there, or the folder cannot be made.
     """
-    rank = next((os.environ[name] for name in _RANKS if name in os.environ), "0")
-    if rank != "0":
+    if not is_first_process():
         yield None
         return
-    made = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     descriptor = _lock(folder, _WAIT_SECONDS if wait is None else wait)
     try:
         yield descriptor
@@ -63,8 +67,8 @@ def only_run(folder: Path, wait: float | None = None) -> Iterator[int | None]:
         if _is_file_of(folder / LOCK_FILE, descriptor):
             with suppress(OSError):
                 (folder / LOCK_FILE).unlink()
-                if made:
-                    folder.rmdir()  # which fails, as it should, where something has been written
+                for path in made:
+                    path.rmdir()  # which fails, as it should, where something has been written
         os.close(descriptor)
 
 
@@ -74,13 +78,12 @@ def _lock(folder: Path, wait: float) -> int:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-            except FileNotFoundError:
-                if time.monotonic() > until + _WAIT_SECONDS:
-                    raise
-                continue  # who made the folder has removed it in between
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
+            # Who made the folder may remove it while we make it (it is there, and no folder) or after that.
+            gone = isinstance(error, FileNotFoundError | FileExistsError) and not folder.exists()
+            if gone and time.monotonic() <= until + _WAIT_SECONDS:
+                continue
             raise explain_os_error(error, path) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

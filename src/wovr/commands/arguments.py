@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, auto_parser
 
 from wovr.commands.config_files import find_config_files
 from wovr.commands.null_values import refuse_null
+from wovr.commands.places import Finder
 from wovr.errors import UserError, meant
 from wovr.importing import failed_import
 from wovr.runs import only_run
@@ -28,9 +29,14 @@ Verb = Callable[..., None] | Mapping[str, Callable[..., None]]
 
 
 def call(
-    verb: Verb, args: Sequence[str], name: str, description: str | None = None, as_positional: bool = False
+    verb: Verb,
+    args: Sequence[str],
+    name: str,
+    description: str | None = None,
+    as_positional: bool = False,
+    measures: bool = False,
 ) -> None:
-    """Call the function behind a verb with the options of a command line.
+    """Call the function behind a verb with the options of a command line, inputs found where `places` says.
 
     Args:
         verb: The function, or a function for each second word.
@@ -38,9 +44,10 @@ def call(
         name: Of the verb.
         description: See `verb_parser`.
         as_positional: See `verb_parser`.
+        measures: Of what a chain made several times, take the last.
 
     Raises:
-        UserError: An option that does not exist, is missing or has a value of the wrong type.
+        UserError: An option that does not exist, is missing or has a value of the wrong type; an input is nowhere.
     """
     parser = verb_parser(verb, name, description, as_positional)
     words = find_config_files(args)
@@ -52,7 +59,7 @@ def call(
         second = options.pop("subcommand")
         verb, options = verb[second], options[second]
     options.pop("config", None)
-    verb(**options)
+    verb(**Finder(args, last=measures).fill_in(options))
 
 
 def verb_parser(verb: Verb, name: str, description: str | None = None, as_positional: bool = False) -> OptionsParser:
@@ -154,14 +161,25 @@ def _arguments_of(class_path: str) -> list[str]:
         return []
 
 
-def alone_in_out(verb: Callable[..., None]) -> Callable[..., None]:
-    """The same verb, which keeps other commands out of the folder `--out` while it runs; see `runs.only_run`."""
+def alone_in_out(
+    verb: Callable[..., None], default: Callable[[Mapping[str, Any]], Path] | None = None
+) -> Callable[..., None]:
+    """The same verb, which keeps other commands out of the folder `--out` while it runs; see `runs.only_run`.
+
+    Args:
+        verb: Has an argument `out`.
+        default: From all options to the folder, where none is given.
+    """
 
     @functools.wraps(verb)
     def alone(*args: Any, **kwargs: Any) -> None:
-        out = inspect.signature(verb).bind(*args, **kwargs).arguments.get("out")
+        bound = inspect.signature(verb).bind(*args, **kwargs)
+        bound.apply_defaults()
+        if bound.arguments.get("out") is None and default is not None:
+            bound.arguments["out"] = default(bound.arguments)
+        out = bound.arguments.get("out")
         with only_run(Path(out)) if out is not None else nullcontext():
-            verb(*args, **kwargs)
+            verb(*bound.args, **bound.kwargs)
 
     return alone
 

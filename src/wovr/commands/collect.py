@@ -6,13 +6,15 @@ command is given again, and ends with the same bytes as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from wovr import __version__
 from wovr.commands.arguments import alone_in_out, call
+from wovr.commands.places import BASE, DEMOS, POLICY
+from wovr.commands.suites import only_suite, suites_of_policy
 from wovr.data.store.dataset import read_dataset
 from wovr.data.store.seals import check_sums
 from wovr.data.store.shards import DATASET_FILE, ShardRecord, finish_dataset
@@ -31,10 +33,10 @@ INPUTS_FILE = "collect.json"
 
 
 def collect(
-    policy: str,
-    suite: str,
     episodes: int,
-    out: Path,
+    policy: str = POLICY,
+    suite: str | None = None,
+    out: Path | None = None,
     env: str = "tabletop",
     tasks: str = "",
     init_states: str = ":-10",
@@ -52,10 +54,10 @@ def collect(
     The same command again finishes what is missing. The same seed gives the same bytes, whatever --workers is.
 
     Args:
-        policy: Who acts: expert, random, or the path of a policy's checkpoint.
-        suite: Suite of the environment.
         episodes: Episodes of all chosen tasks together; they take the tasks in turn.
-        out: Folder of the data set.
+        policy: Who acts: expert, random, or the path of a policy's checkpoint.
+        suite: Suite of the environment; that of the policy's demonstrations unless given.
+        out: Folder of the data set; data/demos for the expert, data/random at random, else data/base unless given.
         env: Environment: tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv.
         tasks: Comma list of task indices or names; empty for all.
         init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
@@ -73,6 +75,8 @@ def collect(
     for flag, value in (("episodes", episodes), ("num_envs", num_envs), ("shard_episodes", shard_episodes)):
         if value < 1:
             raise UserError(f"--{flag} is {value}", "give 1 or more")
+    out = default_out({"policy": policy}) if out is None else out
+    suite = only_suite(suites_of_policy(policy), f"--policy {policy}") if suite is None else suite
     inputs = {
         "policy": policy_name(policy),
         "env": env,
@@ -134,6 +138,11 @@ def collect(
     )
 
 
+def default_out(options: Mapping[str, Any]) -> Path:
+    """Where the episodes of a policy go."""
+    return Path({"expert": DEMOS, "random": "data/random"}.get(options["policy"], BASE))
+
+
 def _units(simulators: WorkerVectorEnv) -> dict[str, Any]:
     """What -1 and 1 are in a robot's units, as a conversion says it; nothing for a simulator's actions."""
     found = simulators.action_range
@@ -188,4 +197,4 @@ def check_shards(recording: Recording) -> dict[int, ShardRecord]:
 
 def main(args: Sequence[str]) -> None:
     """Run the verb."""
-    call(alone_in_out(collect), args, "collect")
+    call(alone_in_out(collect, default_out), args, "collect")

@@ -31,16 +31,14 @@ from wovr.callbacks.progress import TrainingProgress
 from wovr.callbacks.saving import CountSeconds, SaveLast, StopAtBadLoss
 from wovr.callbacks.seeding import SeedSteps
 from wovr.commands.arguments import OptionsParser, explain_arguments
-from wovr.commands.config_files import find_config_files
+from wovr.commands.config_files import config_name, find_config, find_config_files, known_configs, read_config_file
 from wovr.commands.null_values import whole_values
+from wovr.commands.places import RUNS, Finder
+from wovr.commands.run_options import of_the_result, read_options, refuse_other_options
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import check_weights, read_checkpoint
-from wovr.renames import present_names
 from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, write_json
 from wovr.tasks.base import TrainingModule
-
-NOT_OF_THE_RESULT = ("config", "out", "resume", "workers")
-"""Options that do not change what a run computes."""
 
 REFUSED_PRECISIONS = ("bf16-true", "16-true", "64-true", "64", "transformer-engine", "transformer-engine-float16")
 """Values of `trainer.precision` that change the type of the weights; mixed ones compute in another type only."""
@@ -103,8 +101,9 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """See LightningCLI; null is taken wherever a file may hold it, and only there."""
+        self.words = find_config_files(args)
         try:
-            super().parse_arguments(parser, whole_values(parser, find_config_files(args)))
+            super().parse_arguments(parser, whole_values(parser, self.words))
         except jsonargparse.ArgumentError as error:
             raise explain_arguments(error, self.verb, parser) from error
 
@@ -120,7 +119,9 @@ class FitCLI(LightningCLI):
 
     def add_run_arguments(self, parser: LightningArgumentParser) -> None:
         """The options about the run's folder, which all verbs that train have."""
-        parser.add_argument("--out", type=str, required=True, help="Folder of the run.")
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="Folder of the run; null for runs/NAME, of conf/NAME.yaml."
+        )
         parser.add_argument(
             "--resume",
             type=bool,
@@ -134,7 +135,26 @@ class FitCLI(LightningCLI):
             raise UserError(f"save_every_n_steps is {self.config.save_every_n_steps}", "give a number above 0")
         if not isinstance(self.config.trainer, jsonargparse.Namespace):
             raise UserError(f"trainer is {self.config.trainer!r}", "give its options, e.g. trainer: {max_steps: 4000}")
+        self.find_inputs()
         self.open_folder()
+
+    def find_inputs(self) -> None:
+        """Choose the folder, and find what the options name by its place; see `wovr.commands.places`.
+
+        Raises:
+            UserError: An input is nowhere, or there is no configuration that the folder could be called by.
+        """
+        if self.config.out is None:
+            if not self.config.config:
+                raise UserError("neither --out nor --config is given", "give one of them")
+            self.config.out = str(RUNS / config_name(Path(str(self.config.config[-1]))))
+        self.folder = Path(self.config.out)
+        begun = read_options(self.folder / "config.yaml") if self.has_begun() else None
+        Finder(self.words, begun=begun).fill_in(self.config)
+
+    def has_begun(self) -> bool:
+        """Whether the folder holds a run that can be gone on with, or a finished one."""
+        return self.last.exists() or (self.folder / "DONE").exists()
 
     def open_folder(self) -> None:
         """Take the folder for this run and note the options.
@@ -142,11 +162,10 @@ class FitCLI(LightningCLI):
         Raises:
             UserError: The folder holds a run with other options, or another command is filling it.
         """
-        self.folder = Path(self.config.out)
         self.resources.enter_context(only_run(self.folder))
         self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        if self.last.exists() or (self.folder / "DONE").exists():
-            _refuse_other_options(_read_options(self.folder / "config.yaml"), self.options, self.folder)
+        if self.has_begun():
+            refuse_other_options(read_options(self.folder / "config.yaml"), self.options, self.folder)
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer, unless the run is finished."""
@@ -173,7 +192,7 @@ class FitCLI(LightningCLI):
         Raises:
             UserError: It holds a finished run of other data.
         """
-        self.run_folder = RunFolder(self.folder, {"options": _of_the_result(self.options), "data": data})
+        self.run_folder = RunFolder(self.folder, {"options": of_the_result(self.options), "data": data})
         self.finished = self.run_folder.is_done()
         if not self.finished and self.run_folder.marker.exists():
             raise UserError(
@@ -251,6 +270,8 @@ def main(args: list[str]) -> None:
     Raises:
         UserError: Wrong options, a folder that holds another run, data that cannot be used, a loss that is not finite.
     """
+    if not any(word.partition("=")[0] in ("--config", "-c", "--model", "--help", "-h") for word in args):
+        raise UserError("--config is not given", f"choose from: {', '.join(_trainings())}")
     run(FitCLI, args)
 
 
@@ -335,44 +356,10 @@ def _step_finished_first() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _of_the_result(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in NOT_OF_THE_RESULT}
-
-
-def _read_options(file: Path) -> dict[str, Any]:
-    """Options of the run that a folder holds.
-
-    Raises:
-        UserError: They cannot be read.
-    """
-    try:
-        options = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: missing or not valid YAML", "choose another --out or remove the folder") from error
-    return present_names(options) if isinstance(options, dict) else {}
-
-
-def _refuse_other_options(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Compare the options of two runs.
-
-    Raises:
-        UserError: They differ in something that changes the result.
-    """
-    flat = _flatten(_of_the_result(before)), _flatten(_of_the_result(now))
-    different = sorted(key for key in flat[0].keys() | flat[1].keys() if flat[0].get(key) != flat[1].get(key))
-    if different:
-        shown = ", ".join(f"{key} ({flat[0].get(key)!r} there, {flat[1].get(key)!r} here)" for key in different[:3])
-        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-        raise UserError(
-            f"{folder}: holds a run with other options: {shown}{more}", "choose another --out or remove the folder"
-        )
-
-
-def _flatten(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options as {"trainer.max_steps": 100, ...}."""
-    if not isinstance(options, dict):
-        return {prefix: options}
-    return {k: v for name, item in options.items() for k, v in _flatten(item, f"{prefix}.{name}".lstrip(".")).items()}
+def _trainings() -> list[str]:
+    """The configurations that say what to train by a class path."""
+    files = {name: read_config_file(find_config(name)) for name in known_configs()}
+    return [name for name, values in files.items() if "class_path" in (values.get("model") or {})]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -12,7 +12,7 @@ A run owns a folder, like that of `wovr fit`:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,8 @@ from wovr.callbacks.seeding import SeedSteps
 from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
 from wovr.commands.arguments import words
 from wovr.commands.fit import FitCLI, run
+from wovr.commands.rollout_options import IMAGINED, RolloutOptions
+from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_trained_range, read_range
 from wovr.envs.base import ChunkVectorEnv
@@ -46,120 +48,6 @@ from wovr.models.reward import SuccessClassifier
 from wovr.models.world_model.model import WorldModel
 from wovr.tasks.grpo.training import GRPOTraining
 from wovr.types import MAX_FRAMES
-
-IMAGINED = "imagined"
-"""The `--env` that is a world model."""
-
-
-@dataclass
-class RolloutOptions:
-    """Where rollouts are made and how many.
-
-    Args:
-        policy: Checkpoint of the policy to improve.
-        suite: Suite of the start states.
-        env: imagined, or a simulator (tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv): online
-            GRPO.
-        tasks: Comma list of tasks, indices or (in a simulator) names; empty for all.
-        world_model: Checkpoint of the world model; for imagined.
-        reward: Checkpoint of the success classifier; for imagined.
-        value: Checkpoint of a value function (conf/value.yaml), which tells what becomes of rollouts that are cut
-            (--cut_after), what each chunk changed (model.gae_lambda) and where to start (--start_value); with --data.
-        cut_after: Actions after which a rollout is cut and its value takes the place of the rest: as long as
-            imagination can be trusted. null for whole rollouts.
-        data: Comma list of folders of episodes, whose first frames are start states; in a simulator they take the place
-            of --init_states.
-        keyframes: Folder of keyframes, made by `wovr data keyframes` from the data.
-        keyframe_share: Share of the groups that start at keyframes, 0 to 1.
-        start_value: Two probabilities, as [0.1, 0.9]: groups start only where --value foresees a success between them,
-            for where an outcome is decided nothing can be learned. null for everywhere.
-        horizon: Actions of an imagined rollout from a first frame; null for the task's longest stored episode.
-        init_states: Initial states to start from, a slice START:STOP of each task's; for a simulator without --data.
-            The default leaves the last ten to evaluation.
-        env_args: Arguments of the environment: of the simulator's class, or, imagined, of
-            wovr.envs.imagined.env.ImaginedVectorEnv (sigmas, precision, batch_size).
-        groups: Groups of an update, over all processes.
-        group_size: Rollouts of a group; all start from one state.
-        updates: Updates of the run.
-        max_real_episodes: Stop at exactly so many rollouts in a simulator; null for no limit.
-        shared_noise: Give the rollouts of a group the same noise of the environment.
-        num_envs: Rollouts side by side.
-        workers: Simulator processes; 0 for one a processor core.
-        offload: Keep the world model in host memory while the policy is optimised; nothing moves on a CPU.
-        eval_env: Simulator to evaluate in; null where no real evaluation is allowed.
-        eval_every: Updates between two evaluations.
-        eval_episodes: Episodes of an evaluation, of all tasks together.
-        eval_init_states: Initial states of the evaluation, a slice.
-        eval_temperature: Sampling temperature in evaluations; 0 takes the likeliest tokens.
-        eval_num_envs: Simulators side by side in evaluations.
-        eval_env_args: Arguments of the simulator's class in evaluations.
-        patience: Stop after so many evaluations (updates, without --eval_env) in a row without a new best; 0 for never.
-        save_every: Updates between two checkpoints.
-    """
-
-    policy: str
-    suite: str
-    env: str = IMAGINED
-    tasks: str = ""
-    world_model: str | None = None
-    reward: str | None = None
-    value: str | None = None
-    cut_after: int | None = None
-    data: str | None = None
-    keyframes: str | None = None
-    keyframe_share: float = 0.0
-    start_value: tuple[float, float] | None = None
-    horizon: int | None = None
-    init_states: str = ":-10"
-    env_args: dict[str, Any] | None = None
-    groups: int = 16
-    group_size: int = 8
-    updates: int = 100
-    max_real_episodes: int | None = None
-    shared_noise: bool = False
-    num_envs: int = 64
-    workers: int = 0
-    offload: bool = True
-    eval_env: str | None = None
-    eval_every: int = 10
-    eval_episodes: int = 100
-    eval_init_states: str = "-10:"
-    eval_temperature: float = 1.0
-    eval_num_envs: int = 16
-    eval_env_args: dict[str, Any] | None = None
-    patience: int = 0
-    save_every: int = 1
-
-    def check(self) -> None:
-        """Check what can be checked before anything is loaded.
-
-        Raises:
-            UserError: Numbers out of their ranges, options that are missing or have no effect here.
-        """
-        for name in ("eval_every", "eval_episodes", "save_every", "num_envs", "eval_num_envs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}", "give 1 or more")
-        if self.patience < 0:
-            raise UserError(f"--patience is {self.patience}", "give 0 for never, or more")
-        if self.cut_after is not None and self.value is None:
-            raise UserError("--cut_after without --value", "give both, or neither")
-        if self.start_value is not None and self.value is None:
-            raise UserError("--start_value without --value", "give both, or neither")
-        if self.env == IMAGINED:
-            for name in ("world_model", "reward", "data"):
-                if not getattr(self, name):
-                    raise UserError(f"--env imagined without --{name}", f"give --{name}, or --env tabletop")
-            if self.max_real_episodes is not None:
-                raise UserError("--max_real_episodes with --env imagined", "leave it out, or name a simulator")
-            return
-        for name in ("world_model", "reward", "horizon"):
-            if getattr(self, name):
-                raise UserError(f"--{name} with --env {self.env}", "leave it out, or use --env imagined")
-        for name in ("value", "keyframes", "keyframe_share"):
-            if getattr(self, name) and not self.data:
-                raise UserError(f"--{name} with --env {self.env} and without --data", "give --data, or leave it out")
-        if self.data and self.init_states != ":-10":
-            raise UserError(f"--init_states {self.init_states} with --data", "leave one of them out")
 
 
 class RlCLI(FitCLI):
@@ -182,9 +70,26 @@ class RlCLI(FitCLI):
 
     def before_instantiate_classes(self) -> None:
         """Check the options and compare them with what the folder holds already."""
-        self.rollouts = RolloutOptions(**{field.name: self.config[field.name] for field in fields(RolloutOptions)})
-        self.rollouts.check()
+        self._read_rollouts().check()
+        self.find_inputs()
+        if self.config.suite is None:
+            self.config.suite = self._find_suite()
+        self.rollouts, self.suite = self._read_rollouts(), str(self.config.suite)
         self.open_folder()
+
+    def _read_rollouts(self) -> RolloutOptions:
+        return RolloutOptions(**{field.name: self.config[field.name] for field in fields(RolloutOptions)})
+
+    def _find_suite(self) -> str:
+        """The suite of the data, else of the policy's demonstrations.
+
+        Raises:
+            UserError: There are several.
+        """
+        data, policy = self.config.data, self.config.policy
+        if data:
+            return only_suite(suites_of_data(words(data)), f"--data {data}")
+        return only_suite(suites_of_policy(policy), f"--policy {policy}")
 
     def instantiate_classes(self) -> None:
         """Build environment, policy and trainer, unless the run is finished."""
@@ -226,9 +131,9 @@ class RlCLI(FitCLI):
             if given.value and starts is not None and self._foresees():
                 env = CutSimulators(simulators, load_value(Path(given.value), starts), given.cut_after)
         if starts is not None:
-            source = DrawnStarts(starts, given.suite, seed)
+            source = DrawnStarts(starts, self.suite, seed)
         else:
-            tasks = choose_tasks(simulators.suites, given.env, given.suite, given.tasks)
+            tasks = choose_tasks(simulators.suites, given.env, self.suite, given.tasks)
             source = PlannedStarts(tasks, given.init_states, given.groups, seed)
         check_policy(policy, env, given.policy)
         self.placement: list[nn.Module] = []
@@ -259,7 +164,7 @@ class RlCLI(FitCLI):
         return self.rollouts.cut_after is not None or self.model.gae_lambda is not None
 
     def _carried(self) -> dict[str, Any]:
-        """What the policy's checkpoints go on saying of the data that it was cloned from: the range of its actions.
+        """What the policy's checkpoints go on saying of its demonstrations: their suites, the range of their actions.
 
         Raises:
             UserError: The world model was trained on actions of another range.
@@ -268,7 +173,7 @@ class RlCLI(FitCLI):
         mine = data_record(Path(given.policy))
         if given.world_model and (other := data_record(Path(given.world_model)).get(name)) is not None:
             check_trained_range(Path(given.policy), mine, given.world_model, read_range(other, given.world_model))
-        return {name: mine[name]} if mine.get(name) is not None else {}
+        return {key: mine[key] for key in (name, "suites") if mine.get(key) is not None}
 
     def callbacks(self) -> list[Callback]:
         """See FitCLI.callbacks."""
@@ -321,7 +226,7 @@ class RlCLI(FitCLI):
             [Path(word.strip()) for word in given.data.split(",")],
             Path(given.keyframes) if given.keyframes else None,
             given.keyframe_share,
-            suites=[given.suite],
+            suites=[self.suite],
             tasks=[int(word) for word in tasks],
             horizon=given.horizon,
         )
@@ -364,7 +269,7 @@ class RlCLI(FitCLI):
             return KeepBest(path, given.patience, real=given.env != IMAGINED)
         simulators = self._simulators(given.eval_env, given.eval_num_envs, given.eval_env_args)
         check_policy(policy, simulators, given.policy)
-        tasks = choose_tasks(simulators.suites, given.eval_env, given.suite, given.tasks)
+        tasks = choose_tasks(simulators.suites, given.eval_env, self.suite, given.tasks)
         episodes = plan_episodes(tasks, given.eval_episodes, given.eval_init_states, seed)
         actor = PolicyActor(policy, name, given.eval_temperature)
         return RealEvaluation(
@@ -387,10 +292,11 @@ def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
 
 
 def main(args: list[str]) -> None:
-    """Run the verb.
+    """Run the verb, by conf/rl.yaml unless another configuration is given.
 
     Raises:
         UserError: Wrong options, parts that do not fit each other, a folder that holds another run, a ratio that is
             not finite.
     """
-    run(RlCLI, args)
+    given = any(word.partition("=")[0] in ("--config", "-c") for word in args)
+    run(RlCLI, args if given else ["--config", "rl", *args])

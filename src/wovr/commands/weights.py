@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -48,7 +49,20 @@ def fetch(names: str, weights: str = "") -> None:
     for name in wanted:
         if name not in WEIGHTS:
             raise UserError(f"unknown weights '{name}'", choose_from(name, [*WEIGHTS, "all"]))
-    folder = weights_folder(weights)
+    for name in wanted:
+        fetch_shown(name, weights_folder(weights))
+
+
+def fetch_shown(name: str, folder: Path) -> None:
+    """Download weights with a progress bar, and say that they are as expected.
+
+    Args:
+        name: Key of WEIGHTS.
+        folder: Folder of weights.
+
+    Raises:
+        UserError: See `fetch_weights`.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,11 +70,10 @@ def fetch(names: str, weights: str = "") -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    for name in wanted:
-        with progress_bar(*columns) as progress:
-            bar = progress.add_task(name, total=WEIGHTS[name].size)
-            path = fetch_weights(name, folder, partial(progress.advance, bar))
-        print(f"{path}: {WEIGHTS[name].size:,} bytes, SHA-256 as expected")
+    with progress_bar(*columns) as progress:
+        bar = progress.add_task(name, total=WEIGHTS[name].size)
+        path = fetch_weights(name, folder, partial(progress.advance, bar))
+    print(f"{path}: {WEIGHTS[name].size:,} bytes, SHA-256 as expected")
 
 
 def _state(name: str, weights: str) -> str:

@@ -115,7 +115,7 @@ def test_a_checkpoint_is_measured_once(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--metrics", "sr,fvdd"), "unknown metric 'fvdd'; choose from: sr"),
+        (("--metrics", "sr,fvdd"), "unknown metric 'fvdd'; did you mean fvd? choose from, "),
         (("--episodes", "0"), "--episodes is 0; give 1 or more"),
         (("--suite", "spatial,kitchen"), "has no suite 'kitchen'"),
         (("--suite", "spatial,spatial"), "names a suite twice"),

@@ -116,7 +116,7 @@ def test_hallucinated_success_is_found(folder: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--metrics", "sr,hallucination"), "--metrics is 'sr,hallucination'; hallucination is measured on its own"),
+        (("--metrics", "sr,hallucination"), "are measured by different programs; give sr and hallucination one by one"),
         (("--episodes", "0"), "--episodes is 0; give 1 or more"),
         (("--sigmas", "one"), "--sigmas is 'one'; give numbers separated by commas"),
         (("--suite", "goal"), "no episode of suite 'goal'"),

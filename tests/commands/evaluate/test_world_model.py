@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.models.world_model.tiny_world import pictures, tiny_world
 from wovr.cli import main
 from wovr.commands.evaluate.world_model import ImaginedRollouts
 from wovr.data.store.reader import EpisodeStore
+from wovr.metrics.networks.weights import WEIGHTS
 from wovr.models.checkpoint import KEY, record
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.models.world_model.rollout import Imagination
@@ -96,15 +98,12 @@ def test_rollouts_are_whole_chunks_of_the_imagination() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--metrics", "psnr,sharpness"), "unknown metric 'sharpness'; choose from: psnr, ssim"),
+        (("--metrics", "psnr,sharpness"), "unknown metric 'sharpness'; choose from, to measure "),
         (("--metrics", "fvd", "--horizons", "16"), "horizon 16 is longer than every episode used, the longest has 12"),
-        (("--metrics", "fvd", "--horizons", "12"), "missing (I3D on Kinetics-400"),
-        (
-            ("--metrics", "fvd", "--horizons", "12"),
-            "fetch it with: wovr weights fetch i3d, or measure the stand-in fvd[idm]",
-        ),
-        (("--metrics", "lpips[idm]", "--horizons", "9"), "give --idm CKPT"),
-        (("--metrics", "state_error", "--horizons", "9"), "give --probe CKPT"),
+        (("--metrics", "fvd", "--horizons", "12"), "http://127.0.0.1:9/i3d: cannot be fetched: "),
+        (("--metrics", "fvd", "--horizons", "12"), "i3d_torchscript.pt; or measure the stand-in fvd[idm]"),
+        (("--metrics", "lpips[idm]", "--horizons", "9"), "runs/idm/checkpoints/last.ckpt: missing, "),
+        (("--metrics", "state_error", "--horizons", "9"), "runs/state_probe/checkpoints/last.ckpt: missing, "),
         (("--horizons", "1,9"), "--horizons is '1,9'; give numbers from 2 on"),
         (("--horizons", "many"), "--horizons is 'many'; give numbers separated by commas"),
         (("--idm", "none.ckpt"), "none.ckpt: no such file"),
@@ -123,6 +122,8 @@ def test_what_cannot_be_measured_is_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WOVR_WEIGHTS", str(tmp_path / "no weights"))
+    monkeypatch.setitem(WEIGHTS, "i3d", replace(WEIGHTS["i3d"], url="http://127.0.0.1:9/i3d"))  # nobody answers there
+    monkeypatch.chdir(folder)
     horizons = () if "--horizons" in words else ("--horizons", "9")
     assert evaluate(folder, tmp_path / "out", *horizons, *words) == 2
     error = capsys.readouterr().err
@@ -179,11 +180,14 @@ def test_episodes_that_were_trained_on_are_pointed_out(
 
 
 def test_help_of_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
-    # Of a policy's it says, before the options, how to ask for the other.
+    # Each says, before the options, how to ask for the others.
     for words, option in (
         (["--help"], "--suite"),
-        (["--help"], "--help --world_model CKPT"),
+        (["--help"], "wovr evaluate --help --metrics NAME"),
+        (["--help"], "fvd (weights i3d)"),
         (["--help", "--world_model", "x"], "--horizons"),
+        (["--help", "--metrics", "fvd"], "--horizons"),
+        (["--metrics=hallucination", "--help"], "--uncertainty_seeds"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["evaluate", *words])

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wovr.commands.arguments import choose_device
 from wovr.commands.config_files import find_config
+from wovr.commands.places import WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 from wovr.functional.flow import sampling_sigmas
@@ -38,7 +39,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def bench_imagination(
-    world_model: str,
+    world_model: str = WORLD_MODEL,
     policy: str = "",
     batches: str = "1,16,64",
     steps: str = "1,2,5",

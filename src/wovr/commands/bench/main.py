@@ -14,6 +14,7 @@ import torch
 from wovr.commands.arguments import call
 from wovr.commands.bench.collect import bench_collect
 from wovr.commands.bench.imagination import bench_imagination
+from wovr.commands.places import BASE
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.video import decode_video
 from wovr.data.training.clips import ClipDataset, collate_clips
@@ -22,7 +23,7 @@ from wovr.errors import UserError
 _ROUND = 16  # clips a batch; loader and raw decoding take turns batch by batch
 
 
-def loader(data: Path, seconds: float = 5.0, length: int = 13, seed: int = 0) -> None:
+def loader(data: Path = Path(BASE), seconds: float = 5.0, length: int = 13, seed: int = 0) -> None:
     """Random clips from shards on one core, beside decoding the same clips from bytes that are in memory already.
 
     Args:

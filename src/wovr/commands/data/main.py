@@ -13,6 +13,7 @@ from rich.table import Table
 from wovr.commands.arguments import alone_in_out, call
 from wovr.commands.data.convert import convert
 from wovr.commands.data.label import label
+from wovr.commands.places import KEYFRAMES, WORLD_MODEL
 from wovr.commands.terminal import PlainConsole, episode_progress
 from wovr.data.inspection import contact_sheet, describe, write_png
 from wovr.data.keyframes.rules import Finding, KeyframeRules, find_keyframes
@@ -68,7 +69,7 @@ def verify(folder: Path) -> None:
 def keyframes(
     folders: list[Path],
     *,
-    out: Path,
+    out: Path = Path(KEYFRAMES),
     memory: int = 4,
     lead: str = "4,12",
     per_episode: int = 4,
@@ -142,8 +143,8 @@ def keyframes(
 def imagine(
     folders: list[Path],
     *,
-    world_model: Path,
-    out: Path,
+    world_model: Path = Path(WORLD_MODEL),
+    out: Path = Path("data/imagined"),
     episodes: int = 0,
     restart: int = 0,
     sigmas: str | None = None,

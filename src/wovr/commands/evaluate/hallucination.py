@@ -20,7 +20,8 @@ from rich.text import Text
 from wovr import __version__
 from wovr.commands.arguments import numbers, words
 from wovr.commands.evaluate.imagined_and_real import PairReport, check_replay, imagine_and_replay
-from wovr.commands.evaluate.main import METRICS_FILE
+from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.places import HELD_OUT, REWARD, RL, WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
@@ -42,12 +43,12 @@ _SHOWN_FRAMES = (8, 16, 32, 64, 128, 256, 511)
 
 
 def evaluate_hallucination(
-    policy: str,
-    world_model: str,
-    reward: str,
-    data: str,
-    episodes: int,
-    out: Path,
+    policy: str = RL,
+    world_model: str = WORLD_MODEL,
+    reward: str = REWARD,
+    data: str = HELD_OUT,
+    episodes: int = 5,
+    out: Path = Path("runs/evaluate/hallucination"),
     metrics: str = NAME,
     env: str = "tabletop",
     suite: str = "",
@@ -101,8 +102,6 @@ def evaluate_hallucination(
         workers: Simulator processes; 0 for one a processor core.
         device: Where to compute: auto, cpu, cuda.
     """
-    if metrics != NAME:
-        raise UserError(f"--metrics is '{metrics}'", f"{NAME} is measured on its own, by a command of its own")
     bounds = (
         *(("episodes", episodes, 1), ("num_envs", num_envs, 1), ("videos", videos, 0), ("grace", grace, 0)),
         *(("uncertainty_seeds", uncertainty_seeds, 0), ("horizon", horizon, 0)),

@@ -1,56 +1,31 @@
-"""`wovr evaluate`: measure a policy. One function a metric; metrics.json, a table, videos.
-
-With `--world_model` it measures a world model: `wovr.commands.evaluate.world_model`; with `--reward` a success
-classifier: `wovr.commands.evaluate.reward`; with `--metrics hallucination` a policy in a world model against reality:
-`wovr.commands.evaluate.hallucination`; with `--metrics advantage` what GRPO takes for advantage against the truth:
-`wovr.commands.evaluate.advantage.audit`.
-"""
+"""`wovr evaluate`: the program that measures what is asked for; and the first of them, success rates of a policy."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import RenderableType
 
 from wovr import __version__
 from wovr.commands.arguments import alone_in_out, call, numbers, words
 from wovr.commands.evaluate.success_rate import measure_success, success_table
+from wovr.commands.evaluate_programs import METRICS_FILE, asking_options, choose_program, default_out, metric_list
+from wovr.commands.places import RL
+from wovr.commands.suites import suites_of_policy
 from wovr.commands.terminal import table_console
 from wovr.envs.rollout import policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError
 from wovr.runs import RunFolder, read_json, write_json
 
-METRICS_FILE = "metrics.json"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One entry of `--metrics`.
-
-    Attributes:
-        measure: From the verb's options (by flag name) to JSON values; may write files below `options["out"]`.
-        table: From those values to what is printed.
-    """
-
-    measure: Callable[[Mapping[str, Any]], dict[str, Any]]
-    table: Callable[[Mapping[str, Any]], RenderableType]
-
-
-METRICS: dict[str, Metric] = {"sr": Metric(measure_success, success_table)}
-"""Name in `--metrics` -> how it is measured and shown."""
-
 
 def evaluate(
-    policy: str,
-    suite: str,
-    episodes: int,
-    out: Path,
+    policy: str = RL,
+    suite: str | None = None,
+    episodes: int = 20,
+    out: Path = Path("runs/evaluate/sr"),
     metrics: str = "sr",
     env: str = "tabletop",
     tasks: str = "",
@@ -68,17 +43,14 @@ def evaluate(
 ) -> None:
     """Measure a policy in an environment.
 
-    Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured. A world
-    model, or a success classifier, is measured with other options: wovr evaluate --help --world_model CKPT, or --reward
-    CKPT. So is what a policy's imagined success is worth: wovr evaluate --help --metrics hallucination; and what RL
-    learns from: wovr evaluate --help --metrics advantage.
+    Writes OUT/metrics.json and OUT/videos, and prints a table. The same command again prints what was measured.
 
     Args:
         policy: Who acts: expert, random, or the path of a policy's checkpoint.
-        suite: Comma list of suites of the environment.
+        suite: Comma list of suites of the environment; those of the policy's demonstrations unless given.
         episodes: Episodes of each task.
         out: Folder of the results.
-        metrics: Comma list of metrics: sr (success rate).
+        metrics: sr, success rates.
         env: Environment: tabletop, metaworld, libero, or an import path like my_robot:FrankaEnv.
         tasks: Comma list of task indices or names; empty for all.
         init_states: Initial states to start from, a slice START:STOP of each task's (write --init_states=-10: with an
@@ -103,15 +75,14 @@ def evaluate(
     for choice in choices:
         if not 0 <= choice < math.inf:
             raise UserError(f"--choose_temperature has {choice}", "give temperatures of 0 or more")
-    names = [word.strip() for word in metrics.split(",")]
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"unknown metric '{name}'", f"choose from: {', '.join(METRICS)}")
+    suite = ",".join(suites_of_policy(policy)) if suite is None else suite
+    if not words(suite):
+        raise UserError(f"--policy {policy} names no suite", "give some: --suite NAME,NAME")
     inputs = {
         "policy": policy_name(policy),
         "suite": suite,
         "episodes": episodes,
-        "metrics": names,
+        "metrics": words(metrics),
         "env": env,
         "tasks": tasks,
         "init_states": init_states,
@@ -134,38 +105,16 @@ def evaluate(
         print(f"{out} is complete")
     else:
         run.start()
-        write_json(path, {"inputs": inputs} | {name: METRICS[name].measure(options) for name in names})
+        write_json(path, {"inputs": inputs, "sr": measure_success(options)})
         run.finish()
         measured = read_json(path)
-    console = table_console()
-    for name in names:
-        console.print(METRICS[name].table(measured[name]))
+    table_console().print(success_table(measured["sr"]))
 
 
 def main(args: Sequence[str]) -> None:
-    """Run the verb."""
-    if _asks_for("advantage", args):
-        from wovr.commands.evaluate.advantage.audit import evaluate_advantage
-
-        call(alone_in_out(evaluate_advantage), args, "evaluate")
-    elif _asks_for("hallucination", args):
-        from wovr.commands.evaluate.hallucination import evaluate_hallucination
-
-        call(alone_in_out(evaluate_hallucination), args, "evaluate")
-    elif any(word.partition("=")[0] == "--world_model" for word in args):
-        from wovr.commands.evaluate.world_model import evaluate_world_model
-
-        call(alone_in_out(evaluate_world_model), args, "evaluate")
-    elif any(word.partition("=")[0] == "--reward" for word in args):
-        from wovr.commands.evaluate.reward import evaluate_reward
-
-        call(alone_in_out(evaluate_reward), args, "evaluate")
-    else:
-        call(alone_in_out(evaluate), args, "evaluate")
-
-
-def _asks_for(name: str, args: Sequence[str]) -> bool:
-    """Whether `--metrics` names a metric that is measured on its own: other arguments go with it than with others."""
-    values = [word.partition("=")[2] for word in args if word.startswith("--metrics=")]
-    values += [value for word, value in pairwise(args) if word == "--metrics"]
-    return any(name in words(value) for value in values)
+    """Run the verb: the program that measures what is asked for."""
+    program = choose_program(asking_options(args))
+    function = program.load()
+    about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+    about += f"\n\nOther metrics have other options: wovr evaluate --help --metrics NAME. To measure {metric_list()}."
+    call(alone_in_out(function, default_out), args, "evaluate", about, measures=True)

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from wovr import __version__
 from wovr.commands.arguments import choose_device, words
-from wovr.commands.evaluate.main import METRICS_FILE
+from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.places import HELD_OUT, REWARD
 from wovr.commands.report.line_chart import line_chart
 from wovr.commands.terminal import table_console
 from wovr.data.inspection import write_png
@@ -36,6 +37,9 @@ from wovr.runs import RunFolder, read_json, write_json
 PLOTS = ("precision_recall.png", "calibration.png")
 """Charts below OUT/plots."""
 
+NAME = "reward"
+"""The metric's name in `--metrics` and metrics.json."""
+
 _FRAME_COLUMNS = {
     "frames": "frames",
     "successful": "positives",
@@ -55,9 +59,10 @@ _EPISODE_COLUMNS = {
 
 
 def evaluate_reward(
-    reward: str,
-    data: str,
-    out: Path,
+    reward: str = REWARD,
+    data: str = HELD_OUT,
+    out: Path = Path("runs/evaluate/reward"),
+    metrics: str = NAME,
     imagined: str = "",
     threshold: float | None = None,
     consecutive: int | None = None,
@@ -73,6 +78,7 @@ def evaluate_reward(
         reward: Checkpoint of a success classifier.
         data: Folder of held-out episodes; several as a comma list.
         out: Folder of the results.
+        metrics: reward, which is measured on its own.
         imagined: Folder of imagined episodes with the success of the real ones they were imagined from; several as a
             comma list; empty for none.
         threshold: Probability from which a frame counts as successful; the classifier's own unless given.
@@ -107,7 +113,7 @@ def evaluate_reward(
         measured = {name: _values(found, level, in_a_row) for name, found in judged.items()}
         values: dict[str, Any] = {"threshold": level, "consecutive": in_a_row, "window": classifier.window, **measured}
         values |= {"plots": _draw(measured, out / "plots"), "notes": _notes(Path(reward), stores)}
-        write_json(path, {"inputs": inputs, "reward": values})
+        write_json(path, {"inputs": inputs, NAME: values})
         run.finish()
     table_console().print(reward_table(read_json(path)["reward"]))
 

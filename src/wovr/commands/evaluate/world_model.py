@@ -16,17 +16,19 @@ from torch import Tensor
 from wovr import __version__
 from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.held_out import HeldOutEpisodes
-from wovr.commands.evaluate.main import METRICS_FILE
-from wovr.commands.evaluate.measure_rollouts import FPS, Measurement, make_rows, measure_quality
+from wovr.commands.evaluate.measure_rollouts import Measurement, make_rows, measure_quality
 from wovr.commands.evaluate.quality_report import quality_table
+from wovr.commands.evaluate_programs import METRICS, METRICS_FILE, default_out
+from wovr.commands.places import HELD_OUT, IDM, RL, STATE_PROBE, WORLD_MODEL, Finder
 from wovr.commands.terminal import table_console
+from wovr.commands.weights import fetch_shown
 from wovr.data.store.dataset import check_trained_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.envs.rollout import policy_name
 from wovr.envs.workers.vector import count_workers
-from wovr.errors import UserError
-from wovr.metrics.catalogue import METRICS, Instruments
-from wovr.metrics.networks.weights import weights_folder
+from wovr.errors import UserError, choose_from
+from wovr.metrics.catalogue import Instruments
+from wovr.metrics.networks.weights import has_weights, weights_folder
 from wovr.models.checkpoint import check_image_size, data_record, load_network, network_fingerprint
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.models.probes.state_probe import StateProbe
@@ -36,9 +38,9 @@ from wovr.runs import RunFolder, read_json, write_json
 
 
 def evaluate_world_model(
-    world_model: str,
-    data: str,
-    out: Path,
+    world_model: str = WORLD_MODEL,
+    data: str = HELD_OUT,
+    out: Path | None = None,
     metrics: str = "psnr,ssim,fps",
     horizons: str = "16,32,64",
     episodes: int = 0,
@@ -64,15 +66,16 @@ def evaluate_world_model(
     Args:
         world_model: Checkpoint of a world model.
         data: Folder of held-out episodes; several as a comma list.
-        out: Folder of the results.
+        out: Folder of the results; runs/evaluate/ and the metrics, as runs/evaluate/fvd-lpips, unless given.
         metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error, permanence,
             policy_shift; and the stand-ins lpips[idm], flolpips[idm], fid[idm], fvd[idm], which need no weights from
-            elsewhere.
+            elsewhere. Weights that are missing are fetched.
         horizons: Comma list of horizons: the first so many frames of an episode, the given one among them.
         episodes: Use this many episodes, spread over the data; 0 for all.
-        idm: Checkpoint of an inverse-dynamics network, for action_following and the stand-ins.
-        probe: Checkpoint of a state probe, for state_error.
-        policy: Checkpoint of a policy, for policy_shift.
+        idm: Checkpoint of an inverse-dynamics network, for action_following and the stand-ins; of runs/idm unless
+            given.
+        probe: Checkpoint of a state probe, for state_error; of runs/state_probe unless given.
+        policy: Checkpoint of a policy, for policy_shift; of runs/rl unless given.
         env: Environment that action_following replays swapped actions in: tabletop, metaworld, libero, gym, or an
             import path like my_robot:FrankaEnv. What the episodes say of theirs is compared with it, never followed.
         env_args: Arguments of that environment, e.g. --env_args.size 128.
@@ -88,10 +91,16 @@ def evaluate_world_model(
     for flag, value, least in (("episodes", episodes, 0), ("batch_size", batch_size, 1), ("videos", videos, 0)):
         if value < least:
             raise UserError(f"--{flag} is {value}", f"give {least} or more")
-    names = words(metrics)
+    out = default_out({"metrics": metrics}) if out is None else out
+    names, mine = words(metrics), METRICS["psnr"].metrics
     for name in names:
-        if name not in METRICS and name != FPS:
-            raise UserError(f"unknown metric '{name}'", f"choose from: {', '.join([*METRICS, FPS])}")
+        if name not in mine:
+            raise UserError(f"unknown metric '{name}'", choose_from(name, mine))
+    needs = {need for name in names for need in mine[name]}
+    finder = Finder(last=True)
+    idm = idm or (finder.find(IDM) if "--idm" in needs else "")
+    probe = probe or (finder.find(STATE_PROBE) if "--probe" in needs else "")
+    policy = policy or (finder.find(RL) if "--policy" in needs else "")
     frames = numbers("horizons", horizons, int)
     if not frames or min(frames) < 2:
         raise UserError(f"--horizons is '{horizons}'", "give numbers from 2 on, e.g. 16,32,64")
@@ -133,6 +142,7 @@ def evaluate_world_model(
         model = load_network(Path(world_model), WorldModel).to(chosen)
         check_data(model, store, Path(world_model))
         held_out = HeldOutEpisodes(store, frames, episodes)
+        fetch_missing(names, weights_folder(weights))
         make_rows(measurement, store)  # so that what is missing is said before anything is imagined
         maker = ImaginedRollouts(Imagination(model, levels or None, precision))
         notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
@@ -142,6 +152,23 @@ def evaluate_world_model(
         write_json(path, {"inputs": inputs, "world_model": values})
         run.finish()
     table_console().print(quality_table(read_json(path)["world_model"]))
+
+
+def fetch_missing(metrics: Sequence[str], folder: Path) -> None:
+    """Fetch the weights that metrics need and that are not at hand.
+
+    Raises:
+        UserError: They cannot be fetched.
+    """
+    for metric in metrics:
+        for need in METRICS[metric].metrics[metric]:
+            name = need.removeprefix("weights ")
+            if name == need or has_weights(name, folder):
+                continue
+            try:
+                fetch_shown(name, folder)
+            except UserError as error:
+                raise UserError(str(error), f"or measure the stand-in {metric}[idm]") from error
 
 
 class ImaginedRollouts:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.commands.arguments import words
+from wovr.commands.evaluate_programs import ASKING, choose_program
 from wovr.commands.pace.stages import COUNTS, Stage
 from wovr.errors import UserError
 from wovr.runs import read_json
@@ -165,10 +166,7 @@ def kind_of(stage: Stage) -> str:
     """What a stage measures or makes: sr, hallucination, advantage, world_model, reward, or its verb."""
     if stage.verb != "evaluate":
         return stage.verb
-    for name in ("hallucination", "advantage"):
-        if name in str(stage.option("metrics", "")).split(","):
-            return name
-    return next((name for name in ("world_model", "reward") if stage.option(name)), "sr")
+    return choose_program({name: stage.option(name) for name in ASKING}).name
 
 
 def _all_needs(stage: Stage, stages: Mapping[str, Stage]) -> list[str]:

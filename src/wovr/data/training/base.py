@@ -69,6 +69,7 @@ class EpisodeData(LightningDataModule):
             "action_dim": self.store.action_dim,
             "action_statistics": self.store.action_statistics.to_json(),
             "image_size": list(self.store.image_size),
+            "suites": sorted({entry.meta.suite for entry in self.store.entries}),
             **self.range_record(),
         }
 

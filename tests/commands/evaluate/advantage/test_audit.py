@@ -167,7 +167,7 @@ def test_what_does_not_differ_has_no_scores(folder: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--metrics", "sr,advantage"), "--metrics is 'sr,advantage'; advantage is measured on its own"),
+        (("--metrics", "sr,advantage"), "are measured by different programs; give sr and advantage one by one"),
         (("--groups", "1"), "--groups is 1; give 2 or more"),
         (("--group_size", "1"), "--group_size is 1; give 2 or more"),
         (("--continuations", "1"), "--continuations is 1; give 2 or more"),

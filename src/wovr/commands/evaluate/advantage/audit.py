@@ -21,7 +21,9 @@ from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.advantage.recipes import find_returns
 from wovr.commands.evaluate.advantage.scores import advantage_table, score_returns
 from wovr.commands.evaluate.imagined_and_real import check_replay
-from wovr.commands.evaluate.main import METRICS_FILE
+from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.places import BASE, POLICY
+from wovr.commands.suites import only_suite, suites_of_data
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
@@ -44,10 +46,10 @@ NAME = "advantage"
 
 
 def evaluate_advantage(
-    policy: str,
-    suite: str,
-    data: str,
-    out: Path,
+    policy: str = POLICY,
+    suite: str | None = None,
+    data: str = BASE,
+    out: Path = Path("runs/evaluate/advantage"),
     metrics: str = NAME,
     env: str = "tabletop",
     tasks: str = "",
@@ -80,7 +82,7 @@ def evaluate_advantage(
 
     Args:
         policy: Who acts: random, or the path of a policy's checkpoint.
-        suite: Suite of the start states.
+        suite: Suite of the start states; that of the data unless given.
         data: Folder of episodes with sim_state, whose first frames are start states; several as a comma list.
         out: Folder of the results.
         metrics: advantage, which is measured on its own.
@@ -109,8 +111,6 @@ def evaluate_advantage(
         workers: Simulator processes; 0 for one a processor core.
         device: Where to compute: auto, cpu, cuda.
     """
-    if metrics != NAME:
-        raise UserError(f"--metrics is '{metrics}'", f"{NAME} is measured on its own, by a command of its own")
     counts = {"groups": groups, "group_size": group_size, "continuations": continuations}
     for flag, given, least in (*((name, number, 2) for name, number in counts.items()), ("num_envs", num_envs, 1)):
         if given < least:
@@ -119,6 +119,7 @@ def evaluate_advantage(
         raise UserError(f"--temperature is {temperature}", "give a number above 0: rollouts of a group have to differ")
     if not 0 <= coherence < math.inf:
         raise UserError(f"--coherence is {coherence}", "give 0 or more")
+    suite = only_suite(suites_of_data(words(data)), f"--data {data}") if suite is None else suite
     if len(words(suite)) != 1:
         raise UserError(f"--suite is '{suite}'", "give one suite")
     paths = {"world_model": world_model, "reward": reward, "value": value}
