@@ -1,4 +1,8 @@
-"""The stages of a chain: what YAML declares of them, checked, repeated by rounds, put in order, made into commands."""
+"""The stages of a chain: what YAML declares of them, checked, repeated by rounds, put in order, made into commands.
+
+Its variables are no interpolation of jsonargparse's or OmegaConf's: {stage:NAME} is a folder and a need at once, means
+another stage in every round, and is filled in twice, with folders for the command and without for what stands for it.
+"""
 
 from __future__ import annotations
 
