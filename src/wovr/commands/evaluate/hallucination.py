@@ -20,7 +20,7 @@ from rich.text import Text
 from wovr import __version__
 from wovr.commands.arguments import numbers, words
 from wovr.commands.evaluate.imagined_and_real import PairReport, check_replay, imagine_and_replay
-from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.evaluate.programs import METRICS_FILE
 from wovr.commands.places import HELD_OUT, REWARD, RL, WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates

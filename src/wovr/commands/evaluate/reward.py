@@ -15,7 +15,7 @@ from rich.text import Text
 
 from wovr import __version__
 from wovr.commands.arguments import choose_device, words
-from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.evaluate.programs import METRICS_FILE
 from wovr.commands.places import HELD_OUT, REWARD
 from wovr.commands.report.line_chart import line_chart
 from wovr.commands.terminal import table_console

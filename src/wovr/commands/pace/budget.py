@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.commands.arguments import words
-from wovr.commands.evaluate_programs import ASKING, choose_program
+from wovr.commands.evaluate.programs import ASKING, choose_program
 from wovr.commands.pace.stages import COUNTS, Stage
 from wovr.errors import UserError
 from wovr.runs import read_json

@@ -21,7 +21,7 @@ from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.advantage.recipes import find_returns
 from wovr.commands.evaluate.advantage.scores import advantage_table, score_returns
 from wovr.commands.evaluate.imagined_and_real import check_replay
-from wovr.commands.evaluate_programs import METRICS_FILE
+from wovr.commands.evaluate.programs import METRICS_FILE
 from wovr.commands.places import BASE, POLICY
 from wovr.commands.suites import only_suite, suites_of_data
 from wovr.commands.terminal import table_console

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from wovr.cli import main
-from wovr.commands.evaluate_programs import METRICS, PROGRAMS, asking_options, choose_program, default_out
+from wovr.commands.evaluate.programs import METRICS, PROGRAMS, asking_options, choose_program, default_out
 from wovr.errors import UserError
 from wovr.metrics.catalogue import METRICS as CATALOGUE
 from wovr.metrics.networks.weights import WEIGHTS
