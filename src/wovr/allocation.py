@@ -6,14 +6,14 @@ import ctypes
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_SERVED_FROM_THE_HEAP = 1 << 30
+_SERVED_FROM_THE_HEAP = 1 << 27
 _KEPT_AT_ITS_END = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
     """Let glibc keep what was freed for the next tensor instead of giving it back to the system at once.
 
-    By default every array above 32 MiB is mapped anew, and the system clears its pages one by one when they are first
+    By default every array above 32 MiB, at first above 128 KiB, is mapped anew, and the system clears its pages one by one when they are first
     written: the same work again at each layer of each step. Kept, they are written at once. A process then holds its
     greatest need until it ends. Somebody's own MALLOC_... or GLIBC_TUNABLES are left as they are.
 
