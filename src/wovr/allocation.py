@@ -13,9 +13,9 @@ _KEPT_AT_ITS_END = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let glibc keep what was freed for the next tensor instead of giving it back to the system at once.
 
-    By default every array above 32 MiB, at first above 128 KiB, is mapped anew, and the system clears its pages one by one when they are first
-    written: the same work again at each layer of each step. Kept, they are written at once. A process then holds its
-    greatest need until it ends. Somebody's own MALLOC_... or GLIBC_TUNABLES are left as they are.
+    By default arrays are mapped anew, those above 32 MiB always, and the system clears their pages one by one when they
+    are first written: the same work again at each layer of each step. Kept, they are written at once. A process then
+    holds its greatest need until it ends. Somebody's own MALLOC_... or GLIBC_TUNABLES are left as they are.
 
     Returns:
         Whether anything was changed; elsewhere than under glibc nothing is.

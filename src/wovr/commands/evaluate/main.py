@@ -10,8 +10,8 @@ from typing import Any
 
 from wovr import __version__
 from wovr.commands.arguments import alone_in_out, call, numbers, words
-from wovr.commands.evaluate.success_rate import measure_success, success_table
 from wovr.commands.evaluate.programs import METRICS_FILE, asking_options, choose_program, default_out, metric_list
+from wovr.commands.evaluate.success_rate import measure_success, success_table
 from wovr.commands.places import RL
 from wovr.commands.suites import suites_of_policy
 from wovr.commands.terminal import table_console

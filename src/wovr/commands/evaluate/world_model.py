@@ -17,8 +17,8 @@ from wovr import __version__
 from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.held_out import HeldOutEpisodes
 from wovr.commands.evaluate.measure_rollouts import Measurement, make_rows, measure_quality
-from wovr.commands.evaluate.quality_report import quality_table
 from wovr.commands.evaluate.programs import METRICS, METRICS_FILE, default_out
+from wovr.commands.evaluate.quality_report import quality_table
 from wovr.commands.places import HELD_OUT, IDM, RL, STATE_PROBE, WORLD_MODEL, Finder
 from wovr.commands.terminal import table_console
 from wovr.commands.weights import fetch_shown
