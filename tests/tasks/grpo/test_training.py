@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -232,6 +233,21 @@ def test_parts_of_the_policy_have_learning_rates_of_their_own() -> None:
         task.configure_optimizers()
 
 
+def test_the_learning_rate_rises_and_falls() -> None:
+    task, seen = GRPOTraining(small_policy(), lr=1e-3, warmup_steps=2, final_lr_fraction=0.1, minibatches=2), []
+    optimise = task._optimise
+
+    def watch(*arguments: Any) -> float:
+        norm = optimise(*arguments)
+        seen.append(task.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        return norm
+
+    task._optimise = watch  # type: ignore[method-assign]
+    fit(task, Batches([made_up_batch(["mixed", "mixed"], seed) for seed in range(3)]))
+    fall = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert seen == pytest.approx([0.5e-3, 1e-3, *(1e-3 * factor for factor in fall)])
+
+
 def test_the_reference_holds_the_policy_back_and_is_not_stored() -> None:
     batch, moved = made_up_batch(["mixed"]), []
     for coefficient in (1e-6, 10.0):
@@ -272,6 +288,7 @@ def test_a_ratio_that_is_not_finite_stops_the_run() -> None:
         ({"first_steps": 0}, "model.first_steps is 0"),
         ({"coherence": -0.1}, "model.coherence is -0.1"),
         ({"coherence": float("nan")}, "model.coherence is nan"),
+        ({"final_lr_fraction": 1.5}, "model.final_lr_fraction is 1.5; give a number from 0 to 1"),
         ({"dual_clip": 1.2}, "model.dual_clip is 1.2; give more than"),
         ({"gae_lambda": 1.1}, "model.gae_lambda is 1.1"),
         ({"gae_lambda": 0.5, "advantage_scale": "std"}, "model.gae_lambda with advantage_scale std"),

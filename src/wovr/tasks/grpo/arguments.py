@@ -30,6 +30,8 @@ def check_ranges(given: Mapping[str, Any]) -> None:
             f"model.dual_clip is {given['dual_clip']}",
             f"give more than 1 + clip_high, {1 + given['clip_high']:g}, or null",
         )
+    if not 0 <= given["final_lr_fraction"] <= 1:
+        raise UserError(f"model.final_lr_fraction is {given['final_lr_fraction']}", "give a number from 0 to 1")
     if given["gae_lambda"] is not None and not 0 <= given["gae_lambda"] <= 1:
         raise UserError(f"model.gae_lambda is {given['gae_lambda']}", "give a number from 0 to 1, or null")
     if given["gae_lambda"] is not None and given["advantage_scale"] != "none":

@@ -7,7 +7,6 @@ left out of the computation; where rollouts are cut before their horizon, the va
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -44,9 +43,11 @@ class GRPOTraining(TrainingModule):
 
     Args:
         policy: The policy; its state here is the reference policy of the KL term.
-        lr: Learning rate, constant after the warm-up.
+        lr: Learning rate after the warm-up.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up: Adam's first steps are of full size whatever the gradient.
+        final_lr_fraction: Learning rate at the last step as a fraction of the highest, to which it falls along a cosine
+            (1 for a constant one): a policy that has become sharp bears smaller steps than it began with.
         gradient_clip_val: Largest norm of the gradient.
         clip_low: The ratio is clipped below at 1 - clip_low.
         clip_high: The ratio is clipped above at 1 + clip_high.
@@ -82,6 +83,7 @@ class GRPOTraining(TrainingModule):
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         warmup_steps: int = 10,
+        final_lr_fraction: float = 1.0,
         gradient_clip_val: float = 1.0,
         clip_low: float = 0.2,
         clip_high: float = 0.28,
@@ -104,7 +106,7 @@ class GRPOTraining(TrainingModule):
         micro_batch: int = 256,
         part_lr: dict[str, float] | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction=1.0)
+        super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
         self.automatic_optimization = False
         check_ranges(locals())
         self.policy = policy
@@ -338,10 +340,11 @@ class GRPOTraining(TrainingModule):
                 f"{name}: the ratio of new to old action probabilities or its gradient is not finite",
                 "the last checkpoint is from before; lower model.lr or raise model.minibatches",
             )
+        # As many steps as there can be: an update without signal takes none.
+        steps = self.trainer.num_training_batches * self.epochs * self.minibatches
+        rate = warmup_cosine(self.global_step, self.warmup_steps, steps, self.final_lr_fraction)
         for group in optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * warmup_cosine(
-                self.global_step, self.warmup_steps, math.inf, 1.0
-            )
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * rate
         optimizer.step()
         return float(norm)
 
