@@ -137,7 +137,7 @@ def test_a_name_that_is_none_is_answered_with_those_there_are(
     ("words", "line"),
     [
         ("fit --config bc --data.folder d --out o", "class_path: wovr.models.policies.tiny_vla.TinyVLA"),
-        ("rl --config=conf/rl.yaml --policy p --suite s --out o", "keyframe_share: 0.85"),
+        ("rl --config=conf/rl.yaml --policy p --suite s --out o", "cut_after: 32"),
     ],
 )
 def test_a_verb_takes_a_name_in_any_folder(
