@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -50,7 +50,7 @@ TORCH_FREE = (
         "wovr.cli",
         "wovr.envs",
     ),
-    *(f"wovr.data.{name}" for name in ("store", "keyframes", "inspection", "preview")),
+    *(f"wovr.data.{name}" for name in ("store", "keyframes", "inspection", "pictures")),
     *("wovr.metrics.networks.weights", "wovr.commands.weights"),
 )
 """What has to work without torch: whatever a simulator worker imports, the store, the table of verbs, weights."""
@@ -96,6 +96,34 @@ def wrong_way_imports(path: Path, source: str | None = None) -> list[str]:
     return wrong
 
 
+def import_graph(paths: Iterable[Path]) -> dict[str, set[str]]:
+    """Module -> modules of the same files that it imports: inside functions and for type checkers too."""
+    known = {module_name(path) for path in paths}
+    graph: dict[str, set[str]] = {}
+    for path in paths:
+        here = graph[module_name(path)] = set()
+        for _, name in imported_modules(path):
+            while name and name not in known:
+                name = name.rpartition(".")[0]  # `from a.b import thing` gives `a.b.thing`
+            if name and module_name(path) != "wovr":  # whose names are had lazily
+                here.add(name)
+    return graph
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Groups of modules each of which leads to every other one, each group sorted."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        found, waiting = set[str](), [start]
+        while waiting:
+            below = set(graph.get(waiting.pop(), ())) - found
+            found |= below
+            waiting += below
+        reached[start] = found
+    groups = {tuple(sorted(b for b in graph if b in reached[a] and a in reached[b])) for a in graph if a in reached[a]}
+    return [list(group) for group in sorted(groups)]
+
+
 def torch_free_modules() -> list[str]:
     """Every module that has to work without torch."""
     names = [module_name(path) for path in SOURCES]
@@ -124,6 +152,16 @@ def test_imports_point_one_way(path: Path) -> None:
 )
 def test_a_wrong_way_import_is_noticed(source: str) -> None:
     assert len(wrong_way_imports(ROOT / "src/wovr/envs/base.py", source)) == 1
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    found = circles(import_graph(SOURCES))
+    assert found == [], "\n".join(" <-> ".join(group) for group in found)
+
+
+def test_a_circle_is_noticed() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set(), "f": {"f"}}
+    assert circles(graph) == [["a", "b", "c"], ["f"]]
 
 
 def test_modules_of_the_simulator_side_never_import_torch() -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from tests.envs.point_env import SUITES, PointEnv
+from wovr.envs.actors import ExpertActor, RandomActor
 from wovr.envs.episodes import choose_init_states, plan_episodes
+from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.policy_actor import PolicyActor
-from wovr.envs.rollout import ExpertActor, RandomActor, Rollout, make_actor, policy_name, roll_out
+from wovr.envs.rollout import Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.models.checkpoint import record

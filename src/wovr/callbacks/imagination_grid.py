@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
-from wovr.data.inspection import write_png
+from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.world_model import WorldModelData
 from wovr.errors import UserError

@@ -19,10 +19,10 @@ from wovr.data.store.dataset import read_dataset
 from wovr.data.store.seals import check_sums
 from wovr.data.store.shards import DATASET_FILE, ShardRecord, finish_dataset
 from wovr.envs.episodes import plan_episodes
+from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.progress import ActingProgress
 from wovr.envs.recording import Recording, record
 from wovr.envs.registry import choose_tasks
-from wovr.envs.rollout import make_actor, policy_name
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
 from wovr.runs import RunFolder, read_json, write_json

@@ -19,8 +19,8 @@ from jsonargparse import capture_parser
 
 from wovr.commands.config_files import find_config, known_configs, read_config_file
 from wovr.commands.evaluate.programs import METRICS, PROGRAMS
+from wovr.envs.named_actors import BUILTIN
 from wovr.envs.registry import ENVIRONMENTS
-from wovr.envs.rollout import BUILTIN
 from wovr.errors import UserError, choose_from
 
 SHELLS = ("bash", "zsh")

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from wovr.data.pictures import GREEN, MARK_WIDTH, Cell, SheetRow, cell_size, draw_sheet
 from wovr.data.store.reader import EpisodeEntry, EpisodeStore
-from wovr.runs import atomic_write
-
-_MARGIN = 4  # pixels
-_LINE = 14  # height of a line of text
-_MARK_WIDTH = 18  # the tick or cross before it, margins included
-_SMALLEST = 96  # a frame is enlarged by a whole factor to at least this height
-_GREEN, _RED, _INK, _PAPER = (30, 160, 60), (210, 50, 40), (30, 30, 30), (255, 255, 255)
 
 
 def describe(store: EpisodeStore) -> RenderableType:
@@ -99,55 +91,19 @@ def contact_sheet(store: EpisodeStore, rows: int = 10, columns: int = 8) -> Imag
     Raises:
         UserError: An episode is damaged.
     """
-    height, width = store.image_size
-    factor = max(1, -(-_SMALLEST // height))
-    cell = (width * factor + 2 * _MARGIN, height * factor + 2 * _MARGIN)
-    episodes = choose_episodes(store, rows)
-    captions = [_caption(store.entries[index], columns * cell[0]) for index in episodes]
-    caption_height = max(map(len, captions)) * _LINE + _MARGIN
-    sheet = Image.new("RGB", (columns * cell[0], len(episodes) * (caption_height + cell[1])), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for row, (index, caption) in enumerate(zip(episodes, captions, strict=True)):
-        top = row * (caption_height + cell[1])
-        _draw_mark(draw, store.entries[index].succeeded, top)
-        draw.multiline_text((_MARK_WIDTH, top + 2), "\n".join(caption), _INK, ImageFont.load_default(), spacing=1)
-        frames, success = store.frames(index), store.success(index)
-        for column, shown in enumerate(np.linspace(0, len(frames) - 1, columns).round().astype(int)):
-            left, upper = column * cell[0], top + caption_height
-            if success[shown]:
-                draw.rectangle((left, upper, left + cell[0] - 1, upper + cell[1] - 1), _GREEN)
-            picture = Image.fromarray(frames[shown])
-            picture = picture.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-            sheet.paste(picture, (left + _MARGIN, upper + _MARGIN))
-    return sheet
+    width = columns * cell_size(store.image_size)[0]
+    return draw_sheet([_row(store, index, columns, width) for index in choose_episodes(store, rows)], store.image_size)
+
+
+def _row(store: EpisodeStore, index: int, columns: int, width: int) -> SheetRow:
+    frames, success = store.frames(index), store.success(index)
+    shown = np.linspace(0, len(frames) - 1, columns).round().astype(int)
+    cells = [Cell(frames[t], GREEN if success[t] else None) for t in shown]
+    return SheetRow(cells, _caption(store.entries[index], width), store.entries[index].succeeded)
 
 
 def _caption(entry: EpisodeEntry, width: int) -> list[str]:
     """Key, task and instruction in lines that fit `width` pixels."""
     text = f"{entry.key}  {entry.meta.suite} {entry.meta.task}, {entry.num_frames} frames: {entry.meta.instruction}"
-    # Pillow's built-in font has Latin-1 only.
-    text = text.encode("latin-1", "replace").decode("latin-1")
     letter = ImageFont.load_default().getlength("n")
-    return textwrap.wrap(text, max(8, int((width - _MARK_WIDTH) / letter)))
-
-
-def _draw_mark(draw: ImageDraw.ImageDraw, succeeded: bool, top: int) -> None:
-    """A green tick or a red cross in the first line of the caption."""
-    x, y, size = _MARGIN, top + _MARGIN, _MARK_WIDTH - 2 * _MARGIN
-    if succeeded:
-        draw.line((x, y + size // 2, x + size // 3, y + size, x + size, y), _GREEN, 2)
-    else:
-        draw.line((x, y, x + size, y + size), _RED, 2)
-        draw.line((x, y + size, x + size, y), _RED, 2)
-
-
-def write_png(image: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, atomically.
-
-    Raises:
-        UserError: The disk is full or the place not writable.
-    """
-    buffer = BytesIO()
-    image.save(buffer, "png")
-    with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+    return textwrap.wrap(text, max(8, int((width - MARK_WIDTH) / letter)))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from wovr.data.pictures import Cell, SheetRow, draw_sheet
 from wovr.data.store.members import FIELDS, encode_episode
 from wovr.data.store.reader import EpisodeStore, demonstration_of
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
@@ -27,8 +28,6 @@ LABELS_FOLDER = "labels"
 LABELS_FILE = "labels.json"
 
 _SHARD_EPISODES = 64
-_LINE = 14  # height of a line of text, pixels
-_SMALLEST = 96  # a frame is enlarged by a whole factor to at least this height
 
 
 class Labels:
@@ -179,14 +178,6 @@ def frame_sheet(frames: np.ndarray, most: int = 48, columns: int = 8) -> Image.I
         columns: Frames in a row.
     """
     shown = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
-    factor = max(1, -(-_SMALLEST // frames.shape[1]))
-    height, width = frames.shape[1] * factor, frames.shape[2] * factor
-    rows = -(-len(shown) // columns)
-    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + _LINE + 4)), (255, 255, 255))
-    draw = ImageDraw.Draw(sheet)
-    for place, number in enumerate(shown):
-        left, top = place % columns * (width + 4), place // columns * (height + _LINE + 4)
-        draw.text((left + 2, top), str(number), (30, 30, 30), ImageFont.load_default())
-        picture = Image.fromarray(frames[number]).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(picture, (left, top + _LINE))
-    return sheet
+    cells = [Cell(frames[number], label=str(number)) for number in shown]
+    rows = [SheetRow(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return draw_sheet(rows, frames.shape[1:3])

@@ -12,8 +12,9 @@ from itertools import count
 
 import numpy as np
 
+from wovr.envs.actors import Actor
 from wovr.envs.progress import ActingProgress
-from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
+from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.windows import last_frames

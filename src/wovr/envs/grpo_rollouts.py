@@ -13,9 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
+from wovr.envs.actors import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.episodes import plan_episodes
-from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
+from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.errors import UserError
 from wovr.types import StartState, TaskInfo
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from wovr.data.store.dataset import check_trained_range
+from wovr.envs.actors import Actor
 from wovr.envs.base import ChunkVectorEnv
-from wovr.envs.rollout import Actor
 from wovr.errors import UserError
 from wovr.functional.coherent import latent_nodes
 from wovr.models.checkpoint import data_record

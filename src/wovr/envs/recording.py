@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from wovr.data.store.shards import ShardRecord, complete_shards, encode_episode, shard_path, write_shard
+from wovr.envs.actors import Actor
 from wovr.envs.base import ChunkVectorEnv
-from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
+from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.types import Episode, EpisodeMeta
 
 PENDING_PER_THREAD = 4

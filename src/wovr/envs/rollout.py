@@ -13,19 +13,17 @@ the workers; the background work of a shard (video encoding, writing) goes on be
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from wovr.envs.actors import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.envs.workers.worker import Recorded
-from wovr.errors import UserError
-from wovr.types import CHUNK, ChunkStep, StartState
+from wovr.types import ChunkStep, StartState
 
 
 @dataclass(frozen=True)
@@ -79,58 +77,6 @@ class Rollout:
     def steps_to_success(self) -> int | None:
         """Actions up to the first successful frame; None when there is none."""
         return int(self.success.argmax()) if self.succeeded else None
-
-
-class Actor(ABC):
-    """Who acts: has every row of a vector environment take one chunk.
-
-    Attributes:
-        name: `expert`, `random` or the fingerprint of a checkpoint: what `EpisodeMeta.policy` says.
-        chunk: Actions executed open-loop, K.
-        temperature: Sampling temperature of a policy; None of an actor without one.
-    """
-
-    name: str
-    chunk: int = CHUNK
-    temperature: float | None = None
-
-    @abstractmethod
-    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
-        """Execute one chunk.
-
-        Args:
-            env: The environment; its N rows are all seen, ended and idle ones too.
-            generators: The random generator of each row's episode; None for a row that is not running.
-
-        Returns:
-            The chunk, with what the actor wants kept in `info`.
-        """
-
-
-class ExpertActor(Actor):
-    """The environment's scripted expert, which acts in the worker from the simulator's state."""
-
-    name = "expert"
-
-    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
-        """Execute one chunk of the expert's actions."""
-        if not isinstance(env, WorkerVectorEnv):
-            raise UserError("this environment has no scripted expert", "use --policy random or a checkpoint")
-        return env.step_expert(self.chunk)
-
-
-class RandomActor(Actor):
-    """Uniformly random actions."""
-
-    name = "random"
-
-    def act(self, env: ChunkVectorEnv, generators: Sequence[np.random.Generator | None]) -> ChunkStep:
-        """Execute one chunk of actions drawn from [-1, 1]."""
-        actions = np.zeros((env.num_envs, self.chunk, env.action_dim), np.float32)
-        for row, generator in enumerate(generators):
-            if generator is not None:
-                actions[row] = generator.uniform(-1.0, 1.0, actions.shape[1:])
-        return env.step_chunk(actions)
 
 
 def roll_out(
@@ -254,41 +200,3 @@ class _Row:
             proprio=None if self.proprio is None else np.concatenate(self.proprio),
             info={name: np.concatenate(values) for name, values in self.info.items()},
         )
-
-
-BUILTIN: dict[str, type[Actor]] = {"expert": ExpertActor, "random": RandomActor}
-"""Actors that need no checkpoint."""
-
-
-def policy_name(policy: str) -> str:
-    """What names the actor behind `--policy` for good: the fingerprint of a checkpoint's policy, not its path.
-
-    Raises:
-        UserError: The checkpoint cannot be read.
-    """
-    if policy in BUILTIN:
-        return policy
-    from wovr.models.policies.loading import policy_fingerprint
-
-    return policy_fingerprint(Path(policy))
-
-
-def make_actor(policy: str, env: ChunkVectorEnv, temperature: float = 1.0, device: str = "auto") -> Actor:
-    """The actor behind `--policy`.
-
-    Torch is imported only for a checkpoint.
-
-    Args:
-        policy: `expert`, `random` or the path of a checkpoint.
-        env: Where it is to act.
-        temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
-        device: Where a checkpoint computes: `auto`, `cpu`, `cuda`, ...
-
-    Raises:
-        UserError: The checkpoint cannot be loaded, or was made for other actions.
-    """
-    if policy in BUILTIN:
-        return BUILTIN[policy]()
-    from wovr.envs.policy_actor import PolicyActor
-
-    return PolicyActor.from_checkpoint(policy, env, temperature, device)

@@ -41,7 +41,7 @@ def test_labels_are_asked_for_kept_and_applied(
     assert "2 of 6 episodes labelled, 1 successes" in shown
     assert not out.exists()
     sheet = Image.open(data / "labels/spatial-000000.png")
-    assert sheet.size == (8 * (96 + 4), 3 * (96 + 14 + 4))
+    assert sheet.size == (8 * (96 + 8), 3 * (96 + 8 + 18))
     # The same command goes on, and takes an answer back.
     answer(monkeypatch, "0", "back", "23", "none", "7", "n")
     assert main(["data", "label", str(data), "--out", str(out)]) == 0

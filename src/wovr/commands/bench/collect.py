@@ -11,10 +11,11 @@ from typing import Any
 
 from wovr.data.store.shards import finish_dataset
 from wovr.envs.episodes import plan_episodes
+from wovr.envs.named_actors import make_actor
 from wovr.envs.recording import Recording, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.replay import RecordedActions, replay_seconds
-from wovr.envs.rollout import Rollout, make_actor
+from wovr.envs.rollout import Rollout
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
 

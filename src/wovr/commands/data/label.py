@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wovr.commands.data.convert import INPUTS_FILE, check_folder
 from wovr.commands.terminal import episode_progress
-from wovr.data.inspection import write_png
 from wovr.data.labels import LABELS_FILE, LABELS_FOLDER, Labels, apply_labels, frame_sheet
+from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.printing import printable

@@ -15,10 +15,11 @@ from wovr.commands.data.convert import convert
 from wovr.commands.data.label import label
 from wovr.commands.places import KEYFRAMES, WORLD_MODEL
 from wovr.commands.terminal import PlainConsole, episode_progress
-from wovr.data.inspection import contact_sheet, describe, write_png
+from wovr.data.inspection import contact_sheet, describe
 from wovr.data.keyframes.rules import Finding, KeyframeRules, find_keyframes
 from wovr.data.keyframes.sheet import keyframe_sheet
 from wovr.data.keyframes.store import KINDS, save_keyframes
+from wovr.data.pictures import write_png
 from wovr.data.store.dataset import read_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.verification import verify_dataset

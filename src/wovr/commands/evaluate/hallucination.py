@@ -17,24 +17,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wovr import __version__
 from wovr.commands.arguments import numbers, words
 from wovr.commands.evaluate.imagined_and_real import PairReport, check_replay, imagine_and_replay
-from wovr.commands.evaluate.programs import METRICS_FILE
+from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, REWARD, RL, WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
 from wovr.envs.futures import future_simulators
 from wovr.envs.imagined.env import make_imagined_env
+from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.progress import ActingProgress
-from wovr.envs.rollout import make_actor, policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError
 from wovr.models.checkpoint import network_fingerprint
 from wovr.models.reward import SuccessClassifier
 from wovr.models.world_model.model import WorldModel
-from wovr.runs import RunFolder, file_sha256, read_json, write_json
+from wovr.runs import file_sha256
 
 NAME = "hallucination"
 """The metric's name in `--metrics` and metrics.json."""
@@ -136,13 +135,9 @@ def evaluate_hallucination(
         "videos": videos,
         "env_args": env_args or {},
         "num_envs": num_envs,
-        "version": __version__,
     }
-    run, path = RunFolder(out, inputs), out / METRICS_FILE
-    run.refuse_others()
-    if run.is_done() and path.exists():
-        print(f"{out} is complete")
-    else:
+    results = Results(out, inputs)
+    if not results.are_there():
         imagined = make_imagined_env(
             *(Path(world_model), Path(reward), pool, num_envs),
             sigmas=levels or None,
@@ -155,16 +150,15 @@ def evaluate_hallucination(
         rows = min(num_envs, len(starts))
         with closing(future_simulators(env, env_args or {}, rows, count_workers(workers))) as simulators:
             check_replay(pool, simulators, starts)
-            run.start()
+            results.begin()
             report = PairReport(out, pool.tasks, videos, pool.fps)
             with ActingProgress("imagine and replay", len(starts)) as progress:
                 for pair in imagine_and_replay(imagined, actor, simulators, starts, seed, grace, progress):
                     report.add(pair)
         print(f"{len(starts)} rollouts, {progress.seconds:.1f} s, {imagined.imagined_frames:,} frames imagined")
         notes = pool.origin.differences(env, env_args or {})
-        write_json(path, {"inputs": inputs, NAME: report.values() | {"notes": notes}})
-        run.finish()
-    table_console().print(hallucination_table(read_json(path)[NAME]))
+        results.keep({NAME: report.values() | {"notes": notes}})
+    table_console().print(hallucination_table(results.of(NAME)))
 
 
 def hallucination_table(values: Mapping[str, Any]) -> RenderableType:

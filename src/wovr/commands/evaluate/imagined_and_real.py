@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from wovr.commands.evaluate.quality_report import write_side_by_side
-from wovr.data.preview import file_name
+from wovr.data.pictures import file_name
+from wovr.envs.actors import Actor
 from wovr.envs.futures import Future, PlayedFuture, play_futures
 from wovr.envs.imagined.env import ImaginedVectorEnv
 from wovr.envs.imagined.starts import StartPool
 from wovr.envs.progress import ActingProgress
-from wovr.envs.rollout import Actor, EpisodeStart, Rollout, roll_out
+from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.intervals import wilson_interval

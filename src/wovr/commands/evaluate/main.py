@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wovr import __version__
 from wovr.commands.arguments import alone_in_out, call, numbers, words
-from wovr.commands.evaluate.programs import METRICS_FILE, asking_options, choose_program, default_out, metric_list
+from wovr.commands.evaluate.programs import asking_options, choose_program, default_out, metric_list
+from wovr.commands.evaluate.results import Results
 from wovr.commands.evaluate.success_rate import measure_success, success_table
 from wovr.commands.places import RL
 from wovr.commands.suites import suites_of_policy
 from wovr.commands.terminal import table_console
-from wovr.envs.rollout import policy_name
+from wovr.envs.named_actors import policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError
-from wovr.runs import RunFolder, read_json, write_json
 
 
 def evaluate(
@@ -94,21 +93,13 @@ def evaluate(
         "videos": videos,
         "env_args": env_args or {},
         "num_envs": num_envs,
-        "version": __version__,
     }
     options = inputs | {"policy": policy, "out": out, "workers": count_workers(workers), "device": device}
-    run = RunFolder(out, inputs)
-    run.refuse_others()
-    path = out / METRICS_FILE
-    if run.is_done() and path.exists():
-        measured = read_json(path)
-        print(f"{out} is complete")
-    else:
-        run.start()
-        write_json(path, {"inputs": inputs, "sr": measure_success(options)})
-        run.finish()
-        measured = read_json(path)
-    table_console().print(success_table(measured["sr"]))
+    results = Results(out, inputs)
+    if not results.are_there():
+        results.begin()
+        results.keep({"sr": measure_success(options)})
+    table_console().print(success_table(results.of("sr")))
 
 
 def main(args: Sequence[str]) -> None:

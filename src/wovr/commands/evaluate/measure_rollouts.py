@@ -16,7 +16,7 @@ from torch import Tensor
 from wovr.commands.evaluate.held_out import HeldOutBatch, HeldOutEpisodes
 from wovr.commands.evaluate.quality_report import draw_charts, score_values, write_scalars, write_side_by_side
 from wovr.commands.terminal import progress_bar
-from wovr.data.preview import file_name
+from wovr.data.pictures import file_name
 from wovr.data.store.origin import Origin
 from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError

@@ -17,9 +17,6 @@ from wovr.commands.places import RUNS
 from wovr.errors import UserError, meant
 from wovr.importing import import_named
 
-METRICS_FILE = "metrics.json"
-"""What every program writes, in the folder of its results."""
-
 ASKING = ("metrics", "world_model", "reward")
 """Options that say which program is meant."""
 

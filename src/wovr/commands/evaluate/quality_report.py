@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wovr.commands.report.line_chart import line_chart
-from wovr.data.inspection import write_png
-from wovr.data.preview import file_name, write_preview
+from wovr.data.pictures import file_name, write_png, write_preview
 from wovr.metrics.rollouts import Score
 
 _GAP = 2

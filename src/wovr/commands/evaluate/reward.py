@@ -13,13 +13,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wovr import __version__
 from wovr.commands.arguments import choose_device, words
-from wovr.commands.evaluate.programs import METRICS_FILE
+from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, REWARD
 from wovr.commands.report.line_chart import line_chart
 from wovr.commands.terminal import table_console
-from wovr.data.inspection import write_png
+from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.functional.classification import (
@@ -32,7 +31,6 @@ from wovr.functional.classification import (
 )
 from wovr.models.checkpoint import check_image_size, data_record, network_fingerprint
 from wovr.models.reward import SuccessClassifier, load_classifier
-from wovr.runs import RunFolder, read_json, write_json
 
 PLOTS = ("precision_recall.png", "calibration.png")
 """Charts below OUT/plots."""
@@ -96,26 +94,21 @@ def evaluate_reward(
         "data": {name: store.fingerprint for name, store in stores.items()},
         "threshold": threshold,
         "consecutive": consecutive,
-        "version": __version__,
     }
-    run, path = RunFolder(out, inputs), out / METRICS_FILE
-    run.refuse_others()
-    if run.is_done() and path.exists():
-        print(f"{out} is complete")
-    else:
+    results = Results(out, inputs)
+    if not results.are_there():
         classifier = load_classifier(Path(reward)).to(choose_device(device))
         for store in stores.values():
             check_episodes(classifier, store, Path(reward))
-        run.start()
+        results.begin()
         judged = {name: judge_episodes(classifier, store) for name, store in stores.items()}
         level = classifier.threshold if threshold is None else threshold
         in_a_row = classifier.consecutive if consecutive is None else consecutive
         measured = {name: _values(found, level, in_a_row) for name, found in judged.items()}
         values: dict[str, Any] = {"threshold": level, "consecutive": in_a_row, "window": classifier.window, **measured}
         values |= {"plots": _draw(measured, out / "plots"), "notes": _notes(Path(reward), stores)}
-        write_json(path, {"inputs": inputs, NAME: values})
-        run.finish()
-    table_console().print(reward_table(read_json(path)["reward"]))
+        results.keep({NAME: values})
+    table_console().print(reward_table(results.of("reward")))
 
 
 def check_episodes(classifier: SuccessClassifier, store: EpisodeStore, path: Path) -> None:

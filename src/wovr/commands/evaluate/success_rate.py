@@ -12,11 +12,13 @@ from typing import Any
 
 from rich.table import Table
 
-from wovr.data.preview import file_name, write_preview
+from wovr.data.pictures import file_name, write_preview
+from wovr.envs.actors import Actor
 from wovr.envs.episodes import plan_episodes
+from wovr.envs.named_actors import make_actor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.registry import choose_tasks
-from wovr.envs.rollout import Actor, EpisodeStart, Rollout, make_actor, roll_out
+from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.intervals import wilson_interval

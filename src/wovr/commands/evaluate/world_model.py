@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wovr import __version__
 from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.held_out import HeldOutEpisodes
 from wovr.commands.evaluate.measure_rollouts import Measurement, make_rows, measure_quality
-from wovr.commands.evaluate.programs import METRICS, METRICS_FILE, default_out
+from wovr.commands.evaluate.programs import METRICS, default_out
 from wovr.commands.evaluate.quality_report import quality_table
+from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, IDM, RL, STATE_PROBE, WORLD_MODEL, Finder
 from wovr.commands.terminal import table_console
 from wovr.commands.weights import fetch_shown
 from wovr.data.store.dataset import check_trained_range
 from wovr.data.store.reader import EpisodeStore
-from wovr.envs.rollout import policy_name
+from wovr.envs.named_actors import policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError, choose_from
 from wovr.metrics.catalogue import Instruments
@@ -34,7 +34,6 @@ from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.models.probes.state_probe import StateProbe
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination
-from wovr.runs import RunFolder, read_json, write_json
 
 
 def evaluate_world_model(
@@ -121,13 +120,9 @@ def evaluate_world_model(
         "precision": precision,
         "seed": seed,
         "videos": videos,
-        "version": __version__,
     }
-    run, path = RunFolder(out, inputs), out / METRICS_FILE
-    run.refuse_others()
-    if run.is_done() and path.exists():
-        print(f"{out} is complete")
-    else:
+    results = Results(out, inputs)
+    if not results.are_there():
         chosen = choose_device(device)
         instruments = Instruments(
             weights_folder(weights),
@@ -146,12 +141,11 @@ def evaluate_world_model(
         make_rows(measurement, store)  # so that what is missing is said before anything is imagined
         maker = ImaginedRollouts(Imagination(model, levels or None, precision))
         notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
-        run.start()
+        results.begin()
         values = measure_quality(maker, held_out, measurement, out)
         values["notes"] = notes + values["notes"]
-        write_json(path, {"inputs": inputs, "world_model": values})
-        run.finish()
-    table_console().print(quality_table(read_json(path)["world_model"]))
+        results.keep({"world_model": values})
+    table_console().print(quality_table(results.of("world_model")))
 
 
 def fetch_missing(metrics: Sequence[str], folder: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import IO, Any, Self, cast
 
 import av
 import numpy as np
@@ -26,7 +27,21 @@ GOP = 8
 CRF = 21.5
 """x264's constant rate factor: about 42 dB PSNR on the tabletop at 64 x 64."""
 
-ENCODER = "libx264rgb"
+
+@dataclass(frozen=True)
+class Coding:
+    """How H.264 is written.
+
+    Attributes:
+        encoder: Of PyAV.
+        pixels: Its pixel format.
+        options: Its own.
+    """
+
+    encoder: str
+    pixels: str
+    options: Mapping[str, str]
+
 
 _OPTIONS = {
     "preset": "veryfast",
@@ -40,6 +55,9 @@ _OPTIONS = {
         ":no-psy=1:aq-mode=0:mbtree=0:log=-1"
     ),
 }
+STORED = Coding("libx264rgb", "rgb24", _OPTIONS)
+"""How episodes are stored."""
+
 _GBR_CHANNELS = (1, 2, 0)  # plane of gbrp -> channel of RGB
 
 MAX_SIDE = 4096
@@ -67,20 +85,52 @@ def encode_video(frames: np.ndarray, fps: float) -> bytes:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, not uint8 (T, H, W, 3)")
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"frame rate {fps} is not positive")
-    if ENCODER not in av.codecs_available:
-        raise UserError(f"this build of PyAV has no encoder {ENCODER}", "install PyAV's own wheel: pip install av")
     buffer = io.BytesIO()
-    # bitexact: no library version and no time in the file.
-    with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(ENCODER, rate=Fraction(fps).limit_denominator(1001), options=dict(_OPTIONS))
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "rgb24"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode(None))
+    with VideoFile(buffer, fps, frames.shape[1:3]) as video:
+        video.add(frames)
     return buffer.getvalue()
+
+
+class VideoFile:
+    """An MP4 file with one H.264 track, filled piece by piece; no library version and no time is in it.
+
+    Args:
+        file: Where it goes.
+        fps: Frames per second, > 0.
+        size: Height and width of a frame.
+        coding: How it is written.
+
+    Raises:
+        UserError: PyAV was built without the encoder.
+    """
+
+    def __init__(self, file: IO[bytes], fps: float, size: Sequence[int], coding: Coding = STORED) -> None:
+        if coding.encoder not in av.codecs_available:
+            problem = f"this build of PyAV has no encoder {coding.encoder}"
+            raise UserError(problem, "install PyAV's own wheel: pip install av")
+        self._container = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = self._container.add_stream(coding.encoder, rate=rate, options=dict(coding.options))
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width = size
+        stream.pix_fmt = coding.pixels
+        stream.codec_context.thread_count = 1
+        self._stream = stream
+
+    def add(self, frames: np.ndarray) -> None:
+        """Append frames: (T, H, W, 3) uint8 RGB."""
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            self._container.mux(self._stream.encode(picture))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Finish the file, unless something went wrong."""
+        if error[0] is None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
 
 
 def decode_video(

@@ -16,29 +16,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wovr import __version__
 from wovr.commands.arguments import choose_device, numbers, words
 from wovr.commands.evaluate.advantage.recipes import find_returns
 from wovr.commands.evaluate.advantage.scores import advantage_table, score_returns
 from wovr.commands.evaluate.imagined_and_real import check_replay
-from wovr.commands.evaluate.programs import METRICS_FILE
+from wovr.commands.evaluate.results import Results
 from wovr.commands.places import BASE, POLICY
 from wovr.commands.suites import only_suite, suites_of_data
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
+from wovr.envs.actors import Actor
 from wovr.envs.continuations import count_open, play_beginnings, play_continuations
 from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.parts import load_value
+from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.progress import ActingProgress
-from wovr.envs.rollout import Actor, make_actor, policy_name
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
 from wovr.models.checkpoint import network_fingerprint
 from wovr.models.reward import SuccessClassifier
 from wovr.models.world_model.model import WorldModel
-from wovr.runs import RunFolder, file_sha256, read_json, write_json
+from wovr.runs import file_sha256
 from wovr.types import MAX_FRAMES
 
 NAME = "advantage"
@@ -154,13 +154,9 @@ def evaluate_advantage(
         "precision": precision,
         "env_args": env_args or {},
         "num_envs": num_envs,
-        "version": __version__,
     }
-    run, path = RunFolder(out, inputs), out / METRICS_FILE
-    run.refuse_others()
-    if run.is_done() and path.exists():
-        print(f"{out} is complete")
-    else:
+    results = Results(out, inputs)
+    if not results.are_there():
         place = choose_device(device)
         judge = _load_judge(value, pool).to(place) if value else None
         imagined = None
@@ -184,7 +180,7 @@ def evaluate_advantage(
             if isinstance(actor, PolicyActor):
                 actor.coherence = coherence
             _check_chunk(policy, actor, imagined)
-            run.start()
+            results.begin()
             with ActingProgress("rollouts", groups * group_size) as progress:
                 window = 1 if judge is None else judge.window
                 beginnings = play_beginnings(simulators, actor, starts, group_size, after, window, seed, progress)
@@ -208,9 +204,8 @@ def evaluate_advantage(
             "chunks": scored,
             "notes": pool.origin.differences(env, env_args or {}),
         }
-        write_json(path, {"inputs": inputs, NAME: values})
-        run.finish()
-    table_console().print(advantage_table(read_json(path)[NAME]))
+        results.keep({NAME: values})
+    table_console().print(advantage_table(results.of(NAME)))
 
 
 def _chunk_numbers(chunks: str) -> list[int]:

@@ -11,30 +11,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 
 from wovr.data.converters.lerobot import layout
 from wovr.data.converters.lerobot.kept import Kept, KeptRow
 from wovr.data.converters.lerobot.stats import Stats, column_stats, frames_stats, merge_stats
 from wovr.data.converters.source import need
 from wovr.data.store.reader import EpisodeStore
+from wovr.data.store.video import Coding, VideoFile
 from wovr.runs import atomic_write, write_json
 from wovr.types import Episode
 
 FILE_EPISODES = 64
 
 _PIXELS = "yuv444p"  # half the colour resolution costs 15 dB on small pictures of small coloured things
-_ENCODER = {"preset": "veryfast", "crf": "12"}
-_X264 = (
-    "threads=1:keyint=8:min-keyint=8:scenecut=0:open-gop=0:bframes=0:force-cfr=1"
-    ":fps=10:no-psy=1:aq-mode=0:mbtree=0:log=-1"
+CODING = Coding(
+    "libx264",
+    _PIXELS,
+    {
+        "preset": "veryfast",
+        "crf": "12",
+        "x264-params": "threads=1:keyint=8:min-keyint=8:scenecut=0:open-gop=0:bframes=0:force-cfr=1"
+        ":fps=10:no-psy=1:aq-mode=0:mbtree=0:log=-1",
+    },
 )
+"""Players show it, and `lerobot` decodes any frame of it after seven others at most."""
 
 
 class LeRobotWriter:
@@ -114,7 +118,7 @@ class LeRobotWriter:
         row = first_row
         with atomic_write(self._path(layout.VIDEOS, number)) as file:
             height, width = self.store.image_size
-            with _Video(file, self.fps, height, width) as video:
+            with VideoFile(file, self.fps, (height, width), CODING) as video:
                 for index in indices:
                     episode = self.store.read(index)
                     video.add(episode.frames)
@@ -258,40 +262,6 @@ class LeRobotWriter:
     def _path(self, pattern: str, number: int) -> Path:
         chunk, file = divmod(number, layout.FILES_PER_CHUNK)
         return self.out / pattern.format(chunk_index=chunk, file_index=file, video_key=self.camera)
-
-
-class _Video:
-    """An MP4 file that any player shows, filled an episode at a time.
-
-    Args:
-        file: Where it goes.
-        fps: Frames per second.
-        height: Of a frame.
-        width: Of a frame.
-    """
-
-    def __init__(self, file: Any, fps: float, height: int, width: int) -> None:
-        self.container = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
-        options = {**_ENCODER, "x264-params": _X264}
-        stream = self.container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width, stream.pix_fmt = height, width, _PIXELS
-        stream.codec_context.thread_count = 1
-        self.stream = stream
-
-    def add(self, frames: np.ndarray) -> None:
-        """Append frames, (T, H, W, 3) uint8."""
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            self.container.mux(self.stream.encode(picture))
-
-    def __enter__(self) -> _Video:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self.container.mux(self.stream.encode(None))
-        self.container.close()
 
 
 def _instructions(store: EpisodeStore) -> list[str]:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from wovr.data.preview import file_name, write_preview
+from wovr.data.pictures import file_name, write_preview
 
 
 @pytest.mark.parametrize(
