@@ -190,3 +190,42 @@ def test_a_finished_result_of_other_inputs_is_left_alone(tmp_path: Path) -> None
     RunFolder(tmp_path, {"seed": 0, "suite": "x"}).refuse_others()
     with pytest.raises(UserError, match="holds a finished result of other inputs: seed was 0 and is 1; choose another"):
         RunFolder(tmp_path, {"seed": 1, "suite": "x"}).refuse_others()
+
+
+def begun(folder: Path, **inputs: object) -> RunFolder:
+    return RunFolder(folder, {"seed": 0, "env": {"size": 16}} | inputs, begun="verb.json")
+
+
+def test_a_folder_that_was_begun_with_other_inputs_is_left_alone(tmp_path: Path) -> None:
+    begun(tmp_path).start()
+    begun(tmp_path, seed=1).refuse_others()  # nothing was made yet
+    (tmp_path / "a.tar").touch()
+    begun(tmp_path).refuse_others()
+    with pytest.raises(UserError, match=r"was begun with other inputs: env\.size was 16 and is 32; give the same"):
+        begun(tmp_path, env={"size": 32}).refuse_others()
+    with pytest.raises(UserError, match=r"seed was 0 and is 1, x0 was None and is 0 and 1 more; give the same"):
+        begun(tmp_path, env={}, seed=1, x0=0, x1=1).refuse_others()
+    begun(tmp_path).finish()
+    with pytest.raises(UserError, match="holds a finished result of other inputs: seed was 0 and is 1; choose another"):
+        begun(tmp_path, seed=1).refuse_others()
+
+
+def test_inputs_that_are_renewed_are_told_and_new_ones_have_a_default(tmp_path: Path) -> None:
+    begun(tmp_path, source="x").start()
+    (tmp_path / "a.tar").touch()
+    assert begun(tmp_path, source="y").refuse_others(["source"]) == ["source"]
+    assert begun(tmp_path, source="x", new=3).refuse_others(["source"], {"new": 3, "gone": 4}) == []
+    with pytest.raises(UserError, match="other inputs: seed was 0 and is 1; give"):
+        begun(tmp_path, source="y", seed=1).refuse_others(["source"])
+
+
+def test_what_somebody_else_has_put_there_is_left_alone(tmp_path: Path) -> None:
+    for ours in ("stage.json", "stage.log", ".lock", ".left-over.tmp"):
+        (tmp_path / ours).touch()
+    begun(tmp_path).refuse_others()
+    (tmp_path / "mine").touch()
+    with pytest.raises(UserError, match="not empty, and not begun by this command"):
+        begun(tmp_path).refuse_others()
+    (tmp_path / "verb.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"verb\.json: not a list of inputs"):
+        begun(tmp_path).refuse_others()

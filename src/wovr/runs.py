@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -23,6 +23,12 @@ MAX_JSON = 1 << 26
 
 LOCK_FILE = ".lock"
 """Held by the command that fills a folder, as long as it does."""
+
+STAGE_FILE, LOG_FILE = "stage.json", "stage.log"
+"""What a chain keeps in the folder of a stage: whose it is, and what its command has said."""
+
+BESIDE = (LOCK_FILE, STAGE_FILE, LOG_FILE)
+"""Files of a folder that are no result."""
 
 _WAIT_SECONDS = 2.0
 """For what a killed command has left behind to end."""
@@ -215,47 +221,112 @@ class RunFolder:
     Args:
         path: The folder; made when missing.
         inputs: What the result depends on (options, fingerprints of inputs); JSON values.
+        begun: File of the folder that holds the inputs from the start on, so that it is known whose it is before it is
+            finished; None where only a finished result is guarded.
     """
 
-    def __init__(self, path: Path, inputs: Any) -> None:
+    def __init__(self, path: Path, inputs: Any, begun: str | None = None) -> None:
         self.path = path
         self.inputs = inputs
+        self.begun = None if begun is None else path / begun
         self.marker = path / "DONE"
 
     def is_done(self) -> bool:
         """True when the folder was finished with the same inputs."""
-        return self.marker.exists() and self._inputs_there() == json.loads(json.dumps(self.inputs))
+        return self.marker.exists() and _inputs_in(self.marker) == json.loads(json.dumps(self.inputs))
 
-    def refuse_others(self) -> None:
-        """Leave a finished result alone that was made from other inputs.
+    def holds_something(self) -> bool:
+        """Whether there is anything in it beside what says whose it is."""
+        beside = {*BESIDE, None if self.begun is None else self.begun.name}
+        found = self.path.iterdir() if self.path.exists() else ()
+        return any(path.name not in beside and not path.name.startswith(".") for path in found)
+
+    def refuse_others(self, renewed: Collection[str] = (), defaults: Mapping[str, Any] | None = None) -> list[str]:
+        """Leave alone what was made from other inputs and, where there is a file `begun`, what others have put there.
+
+        A folder in which nothing has been made yet is nobody's: a command that was refused can be mended.
+
+        Args:
+            renewed: Inputs of which the result may have been made from an earlier state.
+            defaults: What an input was that a folder does not name: from before it could be chosen.
+
+        Returns:
+            Those of `renewed` in which it differs, where it differs in nothing else.
 
         Raises:
-            UserError: The folder holds one.
+            UserError: The folder holds something else.
         """
-        if not self.marker.exists() or self.is_done():
-            return
-        before, now = self._inputs_there(), json.loads(json.dumps(self.inputs))
-        keys = sorted(now.keys() | before.keys()) if isinstance(before, dict) and isinstance(now, dict) else []
-        keys = [key for key in keys if before.get(key) != now.get(key)]
-        changes = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise UserError(
-            f"{self.path}: holds a finished result of other inputs: {', '.join(changes[:3])}{more}",
-            "choose another --out, or remove the folder",
-        )
-
-    def _inputs_there(self) -> Any:
-        """What the folder was finished with, classes by their present names."""
-        return present_names(read_json(self.marker).get("inputs"))
+        finished = self.marker.exists()
+        place = self.marker if self.begun is None else self.begun
+        if not place.exists():
+            if self.begun is not None and self.holds_something():
+                raise UserError(f"{self.path}: not empty, and not begun by this command", "choose another --out")
+            return []
+        before, now = _inputs_in(place), json.loads(json.dumps(self.inputs))
+        if not isinstance(before, dict):
+            raise UserError(f"{place}: not a list of inputs", "restore the file or choose another --out")
+        if not self.holds_something():
+            return []
+        before = {name: value for name, value in (defaults or {}).items() if name in now} | before
+        changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+        if changed <= set(renewed):
+            return sorted(changed)
+        for inputs in (before, now):
+            for name in renewed:
+                inputs.pop(name, None)
+        refuse_changes(self.path, before, now, finished)
+        return []
 
     def start(self) -> None:
-        """Make the folder and take back an older marker."""
+        """Make the folder, take back an older marker, and note the inputs in the file `begun`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.marker.unlink(missing_ok=True)
         except OSError as error:
             raise explain_os_error(error, self.path) from error
+        if self.begun is not None:
+            write_json(self.begun, self.inputs)
 
     def finish(self, **result: Any) -> None:
         """Write the marker, with the inputs and whatever the command wants to be read beside them."""
         write_json(self.marker, {"inputs": self.inputs, **result})
+
+
+def refuse_changes(folder: Path, before: Any, now: Any, finished: bool) -> None:
+    """Refuse to go on in a folder whose result comes, or was to come, from other inputs.
+
+    Args:
+        folder: The folder.
+        before: What it was filled from, JSON values.
+        now: What it would be filled from.
+        finished: Whether the result is whole.
+
+    Raises:
+        UserError: They differ; with the first three differences, as `trainer.max_steps was 10 and is 11`.
+    """
+    flat = _leaves(before), _leaves(now)
+    names = sorted(name for name in flat[0].keys() | flat[1].keys() if flat[0].get(name) != flat[1].get(name))
+    if not names:
+        return
+    shown = [f"{name} was {repr(flat[0].get(name))[:100]} and is {repr(flat[1].get(name))[:100]}" for name in names[:3]]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    what = "holds a finished result of other inputs" if finished else "was begun with other inputs"
+    remedy = "choose another --out, or remove the folder"
+    raise UserError(
+        f"{folder}: {what}: {', '.join(shown)}{more}",
+        remedy if finished else f"give the same command to finish it, or {remedy}",
+    )
+
+
+def _inputs_in(path: Path) -> Any:
+    """Inputs in a marker or in a file `begun`, classes by their present names."""
+    value = read_json(path)
+    return present_names(value.get("inputs") if path.name == "DONE" and isinstance(value, dict) else value)
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested dictionaries as {"trainer.max_steps": 100, ...}."""
+    if not isinstance(value, dict):
+        return {name: value}
+    inside = (_leaves(item, f"{name}.{key}".lstrip(".")) for key, item in value.items())
+    return {key: leaf for leaves in inside for key, leaf in leaves.items()}

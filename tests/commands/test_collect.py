@@ -155,12 +155,12 @@ def test_a_folder_of_other_inputs_is_left_alone(tmp_path: Path, capsys: pytest.C
     before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert main(arguments(tmp_path / "a", "--init_states", "0:5", seed=9)) == 2
     error = capsys.readouterr().err
-    assert "collect.json: this folder was begun with other inputs" in error
+    assert "a: holds a finished result of other inputs" in error
     assert "init_states was ':-10' and is '0:5', seed was 3 and is 9" in error
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine-000000.tar").write_bytes(b"mine")
     assert main(arguments(tmp_path / "b")) == 2
-    assert "mine-000000.tar: not made by `wovr collect`" in capsys.readouterr().err
+    assert "b: not empty, and not begun by this command" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["mine-000000.tar"]
 

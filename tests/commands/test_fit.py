@@ -237,7 +237,7 @@ def test_a_finished_run_is_left_alone(fit: Fit, capsys: pytest.CaptureFixture[st
     assert fit("run") == 0
     assert capsys.readouterr().out == "run: done before with the same options, nothing to do\n"
     assert fit("run", "--trainer.max_steps", "11") == 2
-    assert "trainer.max_steps (10 there, 11 here); choose another --out" in capsys.readouterr().err
+    assert "trainer.max_steps was 10 and is 11; choose another --out" in capsys.readouterr().err
     assert Path("run/checkpoints/last.ckpt").stat().st_mtime_ns == before
 
 

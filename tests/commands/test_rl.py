@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         assert row.keys() == other.keys()
         assert all(row[name] == other[name] for name in row if not name.startswith("seconds"))
     assert rl("killed", *REAL, "--updates", "4") == 2
-    assert "updates (3 there, 4 here)" in capsys.readouterr().err
+    assert "updates was 3 and is 4" in capsys.readouterr().err
 
 
 def test_a_run_in_imagination(rl: Rl) -> None:

@@ -25,7 +25,7 @@ from wovr.envs.recording import Recording, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
-from wovr.runs import RunFolder, read_json, write_json
+from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION
 
 INPUTS_FILE = "collect.json"
@@ -93,8 +93,8 @@ def collect(
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
     }
-    run = RunFolder(out, inputs)
-    check_folder(run)
+    run = RunFolder(out, inputs, begun=INPUTS_FILE)
+    run.refuse_others()
     if run.is_done() and (out / DATASET_FILE).exists():
         dataset = read_dataset(out)
         if all((out / shard["file"]).exists() for shard in dataset["shards"]):
@@ -115,7 +115,6 @@ def collect(
         if repeated and (policy == "expert" or temperature == 0):
             print(f"note: {repeated} of {episodes} episodes start where another one does and may be its copies")
         run.start()
-        write_json(out / INPUTS_FILE, inputs)
         there = check_shards(recording)
         old = [episode for shard in there.values() for episode in shard.episodes]
         with ActingProgress(
@@ -152,30 +151,6 @@ def _units(simulators: WorkerVectorEnv) -> dict[str, Any]:
 def summary(dataset: dict[str, Any]) -> str:
     """What is in a data set, in a few words."""
     return f"{dataset['episodes']} episodes, {dataset['frames']:,} frames, SR {dataset['success_rate']:.3f}"
-
-
-def check_folder(run: RunFolder) -> None:
-    """Refuse a folder that holds something else.
-
-    Raises:
-        UserError: It was begun with other inputs, or not by `wovr collect`.
-    """
-    path = run.path / INPUTS_FILE
-    if not path.exists():
-        strangers = sorted(run.path.glob("*.tar")) or sorted(run.path.glob(DATASET_FILE))
-        if strangers:
-            raise UserError(f"{strangers[0]}: not made by `wovr collect` in this folder", "choose another --out")
-        return
-    before = read_json(path)
-    if not isinstance(before, dict):
-        raise UserError(f"{path}: not a list of inputs", "restore the file or choose another --out")
-    keys = [key for key in sorted(run.inputs.keys() | before.keys()) if before.get(key) != run.inputs.get(key)]
-    if keys:
-        changes = ", ".join(f"{key} was {before.get(key)!r} and is {run.inputs.get(key)!r}" for key in keys)
-        raise UserError(
-            f"{path}: this folder was begun with other inputs: {changes}",
-            "give the same command to finish it, or choose another --out",
-        )
 
 
 def check_shards(recording: Recording) -> dict[int, ShardRecord]:

@@ -34,10 +34,10 @@ from wovr.commands.arguments import OptionsParser, explain_arguments
 from wovr.commands.config_files import config_name, find_config, find_config_files, known_configs, read_config_file
 from wovr.commands.null_values import whole_values
 from wovr.commands.places import RUNS, Finder
-from wovr.commands.run_options import of_the_result, read_options, refuse_other_options
+from wovr.commands.run_options import of_the_result, read_options
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import check_weights, read_checkpoint
-from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, write_json
+from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, refuse_changes, write_json
 from wovr.tasks.base import TrainingModule
 
 REFUSED_PRECISIONS = ("bf16-true", "16-true", "64-true", "64", "transformer-engine", "transformer-engine-float16")
@@ -165,7 +165,8 @@ class FitCLI(LightningCLI):
         self.resources.enter_context(only_run(self.folder))
         self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         if self.has_begun():
-            refuse_other_options(read_options(self.folder / "config.yaml"), self.options, self.folder)
+            before, now = read_options(self.folder / "config.yaml"), self.options
+            refuse_changes(self.folder, of_the_result(before), of_the_result(now), (self.folder / "DONE").exists())
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer, unless the run is finished."""
@@ -194,11 +195,7 @@ class FitCLI(LightningCLI):
         """
         self.run_folder = RunFolder(self.folder, {"options": of_the_result(self.options), "data": data})
         self.finished = self.run_folder.is_done()
-        if not self.finished and self.run_folder.marker.exists():
-            raise UserError(
-                f"{self.folder}: holds a finished run, since when the data have changed",
-                "choose another --out or remove the folder",
-            )
+        self.run_folder.refuse_others()
         return self.finished
 
     def train(self, resume: Path | None) -> dict[str, Any]:

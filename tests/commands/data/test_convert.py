@@ -320,7 +320,7 @@ def test_what_a_source_does_not_say_is_asked_for(tmp_path: Path, capsys: pytest.
     assert "outside [-1, 1]" in refused(capsys, *words, "--success", "last", "--normalise", "none")
     assert main(["data", *map(str, words), "--success", "last"]) == 0
     assert all(EpisodeStore(out).success(index).tolist()[-2:] == [False, True] for index in range(3))
-    assert "begun with other inputs: success" in refused(capsys, *words, "--success", "none")
+    assert "a finished result of other inputs: success" in refused(capsys, *words, "--success", "none")
 
 
 def test_bad_values_name_file_row_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def test_an_interrupted_call_goes_on(real: Path, world: Path, tmp_path: Path) ->
         (["--sigmas", "1,x"], "--sigmas is '1,x'; give numbers separated by commas"),
         (["--batch_size", "0"], "--batch_size is 0; give 1 or more"),
         (["--restart", "-8"], "--restart is -8; give 0 or more"),
-        (["--seed", "5"], "this folder was begun with other inputs: seed was 0 and is 5"),
+        (["--seed", "5"], "holds a finished result of other inputs: seed was 0 and is 5"),
     ],
 )
 def test_bad_input_is_one_line(

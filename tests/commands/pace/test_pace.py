@@ -219,7 +219,7 @@ def test_a_failing_stage_is_named_with_its_log_and_command(
     assert not (tmp_path / "out" / "b" / "DONE").exists()
     for flags in (["--seed", "1"], ["--suite", "goal"], ["--seed", "1", "--dry_run", "true"]):
         assert main(["pace", "--config", "two.yaml", "--out", "out", *flags]) == 2
-        assert "out/chain.json: this folder holds the chain of seed 0, suite spatial, not" in capsys.readouterr().err
+        assert "out: was begun with other inputs: s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import closing, suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from wovr.data.store.dataset import read_dataset, stored_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import DATASET_FILE
 from wovr.errors import UserError
-from wovr.runs import LOCK_FILE, RunFolder, place_beside, read_json, write_json
+from wovr.runs import LOCK_FILE, RunFolder, place_beside
 
 INPUTS_FILE = "convert.json"
 """What a folder is being filled from, written before the first file."""
@@ -162,11 +161,11 @@ def _write_shards(
             "source_content": content.to_json(),
             "action_range": measured.range.to_json(),
         },
+        begun=INPUTS_FILE,
     )
-    if check_folder(run):
+    if run.refuse_others(RENEWED, _DEFAULTS):
         _keep_aside(out)
     run.start()
-    write_json(out / INPUTS_FILE, run.inputs)
     with episode_progress(f"convert {source.name}", len(source)) as on_episode:
         done = convert_to_shards(source, choices, measured.range, out, on_episode)
     content.check_unchanged()
@@ -281,11 +280,10 @@ def _state(
 def _write_lerobot(folder: Path, out: Path) -> None:
     """Shards -> LeRobotDataset."""
     store = EpisodeStore(folder)
-    run = RunFolder(out, {"data": store.fingerprint})
-    check_folder(run)
+    run = RunFolder(out, {"data": store.fingerprint}, begun=INPUTS_FILE)
+    run.refuse_others()
     writer = LeRobotWriter(store, run.path)
     run.start()
-    write_json(run.path / INPUTS_FILE, run.inputs)
     with episode_progress(f"convert {folder}", len(store)) as on_episode:
         info = writer.write(on_episode)
     run.finish(episodes=info["total_episodes"])
@@ -328,40 +326,6 @@ def _summary(
 def _name(text: str) -> str:
     """A name for shards and keys."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") or "episodes"
-
-
-def check_folder(run: RunFolder) -> list[str]:
-    """Refuse a folder that holds something else.
-
-    Returns:
-        Names of RENEWED inputs in which it differs, if they are all it differs in: it was filled from an earlier state
-        of the same source.
-
-    Raises:
-        UserError: It was begun with other options, or holds other data.
-    """
-    path = run.path / INPUTS_FILE
-    if run.path.exists() and not [
-        found for found in run.path.iterdir() if found.name != INPUTS_FILE and not found.name.startswith(".")
-    ]:
-        return []  # nothing was made yet: a command that was refused can be mended
-    if path.exists():
-        before = read_json(path)
-        known = before if isinstance(before, dict) else {}
-        inputs = json.loads(json.dumps(run.inputs))
-        keys = [key for key in sorted(inputs) if known.get(key, _DEFAULTS.get(key)) != inputs[key]]
-        if set(keys) <= set(RENEWED):
-            return keys
-        changes = ", ".join(
-            f"{key} was {known.get(key)!r} and is {inputs[key]!r}" for key in keys if key not in RENEWED
-        )
-        raise UserError(
-            f"{path}: this folder was begun with other inputs: {changes[:300]}",
-            "give the same command to finish it, or choose another --out",
-        )
-    if run.path.exists():
-        raise UserError(f"{run.path}: not empty, and not begun by this command", "choose another --out")
-    return []
 
 
 def _keep_aside(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from wovr.commands.arguments import choose_device
-from wovr.commands.collect import INPUTS_FILE, check_folder, summary
+from wovr.commands.collect import INPUTS_FILE, summary
 from wovr.data.store.dataset import check_trained_range, read_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
@@ -23,7 +23,7 @@ from wovr.functional.windows import window_index
 from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of, load_network
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination
-from wovr.runs import RunFolder, write_json
+from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION, Episode
 
 NAME = "imagined"
@@ -94,10 +94,9 @@ def imagine_episodes(
         "count": count, "restart": restart,
         "schema_version": SCHEMA_VERSION,
     }  # fmt: skip
-    run = RunFolder(out, inputs)
-    check_folder(run)
+    run = RunFolder(out, inputs, begun=INPUTS_FILE)
+    run.refuse_others()
     run.start()
-    write_json(out / INPUTS_FILE, inputs)
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
     keys = _unique_keys([entry.key for entry in store.entries])

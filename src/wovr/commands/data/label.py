@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wovr.commands.data.convert import INPUTS_FILE, check_folder
+from wovr.commands.data.convert import INPUTS_FILE
 from wovr.commands.terminal import episode_progress
 from wovr.data.labels import LABELS_FILE, LABELS_FOLDER, Labels, apply_labels, frame_sheet
 from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.printing import printable
-from wovr.runs import RunFolder, only_run, write_json
+from wovr.runs import RunFolder, only_run
 
 _ANSWERS = "a frame, none, back or quit"
 
@@ -42,10 +42,9 @@ def label(folder: Path, *, out: Path | None = None, sheet_frames: int = 48) -> N
         if labels.waiting():
             print("the same command goes on")
         return
-    run = RunFolder(out, {"labels": labels.frames, "data": store.fingerprint})
-    check_folder(run)
+    run = RunFolder(out, {"labels": labels.frames, "data": store.fingerprint}, begun=INPUTS_FILE)
+    run.refuse_others()
     run.start()
-    write_json(out / INPUTS_FILE, run.inputs)
     with episode_progress(f"label {folder}", len(store)) as on_episode:
         dataset = apply_labels(labels, out, on_episode)
     run.finish(episodes=dataset["episodes"])

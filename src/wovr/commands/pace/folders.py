@@ -17,6 +17,7 @@ from wovr.errors import UserError
 from wovr.renames import present_names
 from wovr.runs import (
     LOCK_FILE,
+    STAGE_FILE,
     RunFolder,
     explain_os_error,
     file_sha256,
@@ -24,11 +25,9 @@ from wovr.runs import (
     only_run,
     place_beside,
     read_json,
+    refuse_changes,
     write_json,
 )
-
-RECORD_FILE = "stage.json"
-"""Inputs, command, seconds and peak memory of a stage."""
 
 CHAIN_FILE = "chain.json"
 """Suite and seed of a chain, in its folder."""
@@ -38,9 +37,6 @@ FILES = ("dataset.json", "keyframes.json", "keyframes.npz")
 
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 """Files of a finished stage whose networks, and what they were trained on, are its result."""
-
-LOG_FILE = "stage.log"
-"""Output of a stage's command, in its folder."""
 
 DONE, STOPPED, CHANGED, NEW = "done", "stopped", "changed", "to come"
 """States of a stage."""
@@ -74,7 +70,7 @@ class StageFolder:
         """DONE, STOPPED, CHANGED or NEW."""
         record = self.record
         if not record:
-            return STOPPED if self._holds_something() else NEW
+            return STOPPED if self.run.holds_something() else NEW
         if record.get("inputs") != self.inputs or None in self.inputs["needs"].values():
             return CHANGED
         return DONE if self.run.marker.exists() else STOPPED
@@ -115,18 +111,13 @@ class StageFolder:
 
     def kept_as(self) -> Path | None:
         """Where `begin` is going to keep what the folder holds; None where it needs no other place."""
-        if self.state() != CHANGED or not self._holds_something():
+        if self.state() != CHANGED or not self.run.holds_something():
             return None
         return place_beside(self.path)
 
-    def _holds_something(self) -> bool:
-        """Whether there is anything in it beside what the chain itself writes at the start."""
-        own = {RECORD_FILE, LOG_FILE, LOCK_FILE}
-        return self.path.exists() and any(path.name not in own for path in self.path.iterdir())
-
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the record."""
-        write_json(self.path / RECORD_FILE, record)
+        write_json(self.path / STAGE_FILE, record)
 
     def finish(self) -> None:
         """Give the folder the marker where its command leaves none."""
@@ -175,7 +166,7 @@ def _without_times(value: Any) -> Any:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """`stage.json` of a stage's folder; empty where there is none."""
-    path = folder / RECORD_FILE
+    path = folder / STAGE_FILE
     record = read_json(path) if path.exists() else {}
     if not isinstance(record, dict):
         raise UserError(f"{path}: not the record of a stage", f"remove {folder}")
@@ -190,11 +181,8 @@ def check_chain(given: Surroundings) -> None:
     """
     path = given.out / CHAIN_FILE
     before = read_json(path) if path.exists() else None
-    if before is not None and before != _chain(given):
-        raise UserError(
-            f"{path}: this folder holds the chain of {_in_words(before)}, not of {_in_words(_chain(given))}",
-            "choose another --out, or remove the folder",
-        )
+    if before is not None:
+        refuse_changes(given.out, before, _chain(given), finished=False)
 
 
 def claim_folder(given: Surroundings) -> None:
@@ -209,9 +197,3 @@ def claim_folder(given: Surroundings) -> None:
 
 def _chain(given: Surroundings) -> dict[str, Any]:
     return {"suite": given.suite, "seed": given.seed}
-
-
-def _in_words(chain: Any) -> str:
-    return (
-        ", ".join(f"{key} {value}" for key, value in sorted(chain.items())) if isinstance(chain, dict) else str(chain)
-    )

@@ -15,11 +15,12 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from wovr.commands.pace.child import Child, Ended, command_line, last_error
-from wovr.commands.pace.folders import CHANGED, DONE, LOG_FILE, Fingerprints, StageFolder
+from wovr.commands.pace.folders import CHANGED, DONE, Fingerprints, StageFolder
 from wovr.commands.pace.stages import Stage, Surroundings
 from wovr.commands.pace.view import RAN, ChainView
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import Terminated, UserError
+from wovr.runs import LOG_FILE
 
 _TICK = 0.2  # seconds between two looks at what runs
 _NOTE_SECONDS = 10.0  # between two notes of how long a stage has run
