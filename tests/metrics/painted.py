@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wovr.metrics.rollouts import RolloutBatch
+from wovr.metrics.rollouts import ImaginedBatch
 
 SIZE = 16
 ACTION_DIM = 2
@@ -45,7 +45,7 @@ def random_actions(count: int, seed: int) -> Tensor:
     return levels / 127.5 - 1
 
 
-def painted_batch(lengths: Sequence[int] = (9, 9, 6), points: int = 3) -> RolloutBatch:
+def painted_batch(lengths: Sequence[int] = (9, 9, 6), points: int = 3) -> ImaginedBatch:
     """Episodes of given lengths beside themselves; point 0 is a gripper, the others are movable, 1 is held at t = 2."""
     longest = max(lengths)
     real, actions = [], []
@@ -62,7 +62,7 @@ def painted_batch(lengths: Sequence[int] = (9, 9, 6), points: int = 3) -> Rollou
     movable = torch.ones(len(lengths), points, dtype=torch.bool)
     movable[:, 0] = False
     frames = torch.stack(real)
-    return RolloutBatch(
+    return ImaginedBatch(
         imagined=frames,
         real=frames,
         actions=torch.stack(actions),

@@ -21,7 +21,7 @@ from wovr.data.store.shards import DATASET_FILE, ShardRecord, finish_dataset
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.progress import ActingProgress
-from wovr.envs.recording import Recording, record
+from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
@@ -109,7 +109,7 @@ def collect(
     ) as simulators:
         chosen = choose_tasks(simulators.suites, env, suite, tasks)
         plan = plan_episodes(chosen, episodes, init_states, seed)
-        recording = Recording(out, suite, plan, shard_episodes, seed, source=env)
+        recording = RecordingPlan(out, suite, plan, shard_episodes, seed, source=env)
         actor = make_actor(policy, simulators, temperature, device)
         repeated = episodes - len({(episode.start.task, episode.start.init_state) for episode in plan})
         if repeated and (policy == "expert" or temperature == 0):
@@ -153,7 +153,7 @@ def summary(dataset: dict[str, Any]) -> str:
     return f"{dataset['episodes']} episodes, {dataset['frames']:,} frames, SR {dataset['success_rate']:.3f}"
 
 
-def check_shards(recording: Recording) -> dict[int, ShardRecord]:
+def check_shards(recording: RecordingPlan) -> dict[int, ShardRecord]:
     """The shards that an earlier call of the same command has left, whole.
 
     Raises:

@@ -26,7 +26,7 @@ PENDING_PER_THREAD = 4
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingPlan:
     """Episodes of one suite and the folder they go to.
 
     Attributes:
@@ -92,7 +92,7 @@ class Recording:
 
 
 def record(
-    recording: Recording,
+    recording: RecordingPlan,
     env: ChunkVectorEnv,
     actor: Actor,
     *,

@@ -38,7 +38,7 @@ class Swapped:
 
 
 @dataclass
-class RolloutBatch:
+class ImaginedBatch:
     """B rollouts beside the episodes they replay, filled up to the longest by repetition of the last frame.
 
     Attributes:
@@ -66,7 +66,7 @@ class RolloutBatch:
     instructions: Sequence[str] | None = None
     shared: dict[object, Any] = field(default_factory=dict)
 
-    def with_imagined(self, imagined: Tensor, swapped: Swapped | None) -> RolloutBatch:
+    def with_imagined(self, imagined: Tensor, swapped: Swapped | None) -> ImaginedBatch:
         """The same episodes beside other rollouts; what is shared stays shared."""
         return replace(self, imagined=imagined, swapped=swapped)
 
@@ -101,7 +101,7 @@ class Score:
 
 
 class RolloutMetric(Metric, ABC):
-    """A torchmetrics.Metric over RolloutBatches. `compute` returns scores by name.
+    """A torchmetrics.Metric over ImaginedBatches. `compute` returns scores by name.
 
     Args:
         horizons: Horizons to report, ascending, each at least 2.
@@ -127,7 +127,7 @@ class RolloutMetric(Metric, ABC):
         return self.horizons[-1]
 
     @abstractmethod
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in."""
 
     @abstractmethod
@@ -169,7 +169,7 @@ class FrameMetric(RolloutMetric):
             (N,) float.
         """
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in."""
         stop = min(batch.real.shape[1], self.num_frames)
         valid = batch.valid()[:, : stop - 1]

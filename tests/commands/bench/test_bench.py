@@ -24,18 +24,18 @@ def test_loader_prints_both_speeds_and_their_ratio(tmp_path: Path, capsys: pytes
     folder = write_dataset(tmp_path / "data")
     assert main(["bench", "loader", "--data", str(folder), "--seconds", "0.3"]) == 0
     out = capsys.readouterr().out
-    speeds = [float(number.replace(",", "")) for number in re.findall(r"([\d,]+) clips/s", out)]
+    speeds = [float(number.replace(",", "")) for number in re.findall(r"([\d,]+) windows/s", out)]
     share = float(re.search(r"share of raw decoding +(\d+)%", out)[1])  # type: ignore[index]
-    assert "13 frames, 32 x 32" in out
+    assert "windows of 13 frames, 32 x 32" in out
     assert min(speeds) > 0
     assert share == pytest.approx(100 * speeds[0] / speeds[1], abs=1.0)
 
 
-def test_clips_longer_than_the_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_dataset(tmp_path / "data", shards=1, episodes=1)
-    assert main(["bench", "loader", "--data", str(folder), "--length", "25"]) == 2
+def test_windows_longer_than_the_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_dataset(tmp_path / "data", shards=1, episodes=1, num_frames=8)
+    assert main(["bench", "loader", "--data", str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "spatial-000000.tar: episode spatial-000000: 24 frames, shorter than a clip of 25" in line
+    assert "spatial-000000.tar: episode spatial-000000: 8 frames, a window needs 9" in line
 
 
 @pytest.mark.parametrize("arguments", [["--data", "nowhere"], ["--data", "nowhere", "--seconds", "0"]])

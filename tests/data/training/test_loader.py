@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from tests.data.store import damage
+from tests.data.synthetic import write_dataset
+from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.loader import ResumableLoader
+from wovr.data.training.sequences import SequenceSamples
+from wovr.errors import UserError
 
 
 class Numbers:
@@ -107,3 +113,15 @@ def test_lightning_sees_every_batch_of_every_epoch() -> None:
     trainer.fit(module, ResumableLoader(Numbers(12), 4), ResumableLoader(Numbers(5), 2, shuffle=False))
     assert module.seen == [i for batch in flat(ResumableLoader(Numbers(12), 4), 4) for i in batch]
     assert module.validated == 3 * 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_finds_broken_is_still_one_line(tmp_path: Path, workers: int) -> None:
+    path = write_dataset(tmp_path, shards=1, episodes=1) / "spatial-000000.tar"
+    [video] = [name for name in damage.members(path) if name.endswith(".mp4")]
+    damage.change(path, video, lambda data: data[:-500] + bytes(500))
+    samples = SequenceSamples(EpisodeStore(tmp_path), [0], 6, 1, cache_mb=0.0)
+    with pytest.raises(UserError) as caught:
+        list(ResumableLoader(samples, 4, num_workers=workers))
+    assert str(caught.value).startswith(f"{path}: episode spatial-000000: ")
+    assert "Traceback" not in str(caught.value)

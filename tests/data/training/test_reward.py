@@ -46,13 +46,12 @@ def test_a_window_is_what_the_store_reads(folder: Path, cache_mb: float) -> None
     windows, store = data._windows, EpisodeStore(folder)
     assert windows is not None
     assert len(windows) == 12 * 14
-    assert (
-        sum(recording.frames is not None for recording in windows.recordings) == {10.0: 12, 0.03: 2, 0.0: 0}[cache_mb]
-    )
+    kept = [recording for recording in windows.recordings if recording.frames.decoded is not None]
+    assert len(kept) == {10.0: 12, 0.03: 2, 0.0: 0}[cache_mb]
     for index in (0, 13, 14, 100):
         batch = windows[index]
         recording, last = windows.recordings[windows.recording[index]], int(windows.last[index])
-        clip = store.clip(recording.index, last - 2, 3)
+        clip = store.clip(recording.frames.index, last - 2, 3)
         np.testing.assert_array_equal(batch.frames[0], clip.frames)
         assert batch.success.tolist() == [clip.success[-1]]
         assert batch.tasks == [(clip.meta.suite, clip.meta.task)]
@@ -103,7 +102,7 @@ def test_validation_is_whole_episodes_that_are_not_trained_on(folder: Path) -> N
     assert sorted(train + val) == list(range(12))
     assert len(val) == 4, "two of six of each task"
     assert data._windows is not None
-    assert {recording.index for recording in data._windows.recordings} == set(train)
+    assert {recording.frames.index for recording in data._windows.recordings} == set(train)
     store = EpisodeStore(folder)
     for index, episode in zip(val, data.val_dataloader(), strict=True):
         assert episode.key == store.entries[index].key
@@ -118,11 +117,12 @@ def test_outcomes_are_asked_of_all_frames_before_the_first_success(folder: Path)
     windows, store = data._windows, EpisodeStore(folder)
     assert windows is not None
     for recording in windows.recordings:
-        success = store.success(recording.index)
+        success = store.success(recording.frames.index)
         assert len(recording.success) == (13 if success.any() else 16)
         assert (recording.success == success.any()).all()
-        assert recording.frames is not None
-        np.testing.assert_array_equal(recording.frames, store.frames(recording.index)[: len(recording.success)])
+        assert recording.frames.decoded is not None
+        expected = store.frames(recording.frames.index)[: len(recording.success)]
+        np.testing.assert_array_equal(recording.frames.decoded, expected)
     long = made(folder, window=15, judges="outcome", hard_share=0.0)._windows
     assert long is not None
     assert {len(recording.success) for recording in long.recordings} == {15, 16}, "a window is left"
@@ -138,9 +138,7 @@ def test_imagined_episodes_are_mixed_in_but_for_the_held_out_ones(folder: Path, 
     assert data._windows is not None
     held_out = {episode.key for episode in data.held_out()}
     imagined = [r for r in data._windows.recordings if r.origin == "imagined"]
-    assert {r.store.entries[r.index].key for r in imagined} == {
-        entry.key for entry in data.store.entries if entry.key not in held_out
-    }
+    assert {r.entry.key for r in imagined} == {entry.key for entry in data.store.entries if entry.key not in held_out}
     dark = [float(frames.max()) < 20 for batch in epochs(data, 8) for frames in batch.frames]
     assert np.mean(dark) == pytest.approx(0.25, abs=0.05)
     assert data.record()["fingerprint"] != made(folder).record()["fingerprint"] == data.record()["episodes"]
@@ -152,15 +150,15 @@ def test_frames_go_through_the_autoencoder(folder: Path, tmp_path: Path) -> None
     torch.save({"state_dict": state, KEY: record({"autoencoder": autoencoder}, {})}, tmp_path / "ae.ckpt")
     data = made(folder, autoencoder=str(tmp_path / "ae.ckpt"), autoencoder_share=0.5)
     assert data._windows is not None
-    real = {r.index: r for r in data._windows.recordings if r.origin == "real"}
+    real = {r.frames.index: r for r in data._windows.recordings if r.origin == "real"}
     decoded = [r for r in data._windows.recordings if r.origin == "reconstructed"]
-    assert sorted(r.index for r in decoded) == sorted(real)
-    whole = torch.from_numpy(decoded[0].store.frames(decoded[0].index))
+    assert sorted(r.frames.index for r in decoded) == sorted(real)
+    whole = torch.from_numpy(decoded[0].frames.store.frames(decoded[0].frames.index))
     padded = frames_to_float(torch.cat([whole, whole[-1:]])[None])  # 16 frames, filled up to 17
     with torch.no_grad():
         expected = frames_to_uint8(autoencoder(padded, padded[:, :, 0]))[0, :16]
-    np.testing.assert_array_equal(decoded[0].frames, expected)
-    np.testing.assert_array_equal(decoded[0].success, real[decoded[0].index].success)
+    np.testing.assert_array_equal(decoded[0].frames.decoded, expected)
+    np.testing.assert_array_equal(decoded[0].success, real[decoded[0].frames.index].success)
     with pytest.raises(UserError, match="cache_mb leaves no room"):
         made(folder, autoencoder=str(tmp_path / "ae.ckpt"), autoencoder_share=0.5, cache_mb=0.0)
 

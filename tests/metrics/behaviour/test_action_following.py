@@ -8,16 +8,16 @@ import torch
 from tests.metrics.painted import PaintedReader, noisy, painted_batch, painted_video, random_actions
 from wovr.errors import UserError
 from wovr.metrics.behaviour.action_following import ActionFollowing
-from wovr.metrics.rollouts import RolloutBatch, Score, Swapped
+from wovr.metrics.rollouts import ImaginedBatch, Score, Swapped
 
 
-def measure(batch: RolloutBatch, horizons: tuple[int, ...] = (5, 9)) -> dict[str, Score]:
+def measure(batch: ImaginedBatch, horizons: tuple[int, ...] = (5, 9)) -> dict[str, Score]:
     metric = ActionFollowing(horizons, PaintedReader())  # type: ignore[arg-type]
     metric.update(batch)
     return metric.compute()
 
 
-def swapped(batch: RolloutBatch, obey: bool = True) -> Swapped:
+def swapped(batch: ImaginedBatch, obey: bool = True) -> Swapped:
     """The futures of a batch under other actions; a model that does not obey shows its own again."""
     actions = torch.stack([random_actions(batch.actions.shape[1], 100 + row) for row in range(len(batch.actions))])
     futures = torch.stack([painted_video(taken, seed=row) for row, taken in enumerate(actions)])

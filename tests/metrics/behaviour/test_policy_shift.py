@@ -6,7 +6,7 @@ import torch
 from tests.metrics.painted import noisy, painted_batch
 from wovr.errors import UserError
 from wovr.metrics.behaviour.policy_shift import PolicyShift
-from wovr.metrics.rollouts import RolloutBatch
+from wovr.metrics.rollouts import ImaginedBatch
 from wovr.models.policies.base import image_tensor
 from wovr.models.policies.tiny_vla import TinyVLA
 
@@ -21,7 +21,7 @@ def policy() -> TinyVLA:
     return made.eval()
 
 
-def told(lengths: tuple[int, ...] = (9, 9, 6)) -> RolloutBatch:
+def told(lengths: tuple[int, ...] = (9, 9, 6)) -> ImaginedBatch:
     batch = painted_batch(lengths)
     batch.imagined = noisy(batch.real, 60)
     batch.instructions = TOLD[: len(lengths)]

@@ -7,16 +7,16 @@ import torch
 
 from tests.metrics.painted import PaintedProbe, bytes_of, painted_batch
 from wovr.metrics.behaviour.state_error import StateError
-from wovr.metrics.rollouts import RolloutBatch, Score
+from wovr.metrics.rollouts import ImaginedBatch, Score
 
 
-def measure(batch: RolloutBatch, *looks: str) -> dict[str, Score]:
+def measure(batch: ImaginedBatch, *looks: str) -> dict[str, Score]:
     metric = StateError([3, 6, 9], PaintedProbe(looks) if looks else PaintedProbe())  # type: ignore[arg-type]
     metric.update(batch)
     return metric.compute()
 
 
-def displaced(batch: RolloutBatch, point: int, levels: int, rows: list[int]) -> RolloutBatch:
+def displaced(batch: ImaginedBatch, point: int, levels: int, rows: list[int]) -> ImaginedBatch:
     """Imagined frames in which a point of some rollouts is `levels` grey levels too far along x."""
     imagined = batch.real.clone()
     imagined[rows, 1:, 1, point, 0] += levels

@@ -9,7 +9,7 @@ from tests.metrics.painted import noisy, painted_batch
 from wovr.errors import UserError
 from wovr.metrics.frames.frechet import FrechetRolloutDistance
 from wovr.metrics.networks.features import FeatureNetwork, IDMFrames, IDMWindows
-from wovr.metrics.rollouts import RolloutBatch
+from wovr.metrics.rollouts import ImaginedBatch
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 
 LENGTHS = (24,) * 6 + (18,) * 2
@@ -22,17 +22,17 @@ def network() -> InverseDynamics:
 
 
 @pytest.fixture(scope="module")
-def batch() -> RolloutBatch:
+def batch() -> ImaginedBatch:
     return painted_batch(LENGTHS)
 
 
-def distance(features: FeatureNetwork, batch: RolloutBatch, amount: int, horizon: int = 20) -> float:
+def distance(features: FeatureNetwork, batch: ImaginedBatch, amount: int, horizon: int = 20) -> float:
     metric = FrechetRolloutDistance("fvd[idm]", [horizon], features)
     metric.update(batch.with_imagined(noisy(batch.real, amount), None))
     return metric.compute()["fvd[idm]"].by_horizon[horizon]
 
 
-def test_every_horizon_compares_the_clips_within_it(network: InverseDynamics, batch: RolloutBatch) -> None:
+def test_every_horizon_compares_the_clips_within_it(network: InverseDynamics, batch: ImaginedBatch) -> None:
     videos = noisy(batch.real, 40)
     metric = FrechetRolloutDistance("fvd[idm]", [10, 20], IDMWindows(network))
     metric.update(batch.with_imagined(videos, None))
@@ -52,7 +52,7 @@ def test_every_horizon_compares_the_clips_within_it(network: InverseDynamics, ba
 
 @pytest.mark.parametrize("kind", [IDMFrames, IDMWindows])
 def test_a_perfect_model_has_distance_zero_and_noise_adds_to_it(
-    kind: type[IDMFrames] | type[IDMWindows], network: InverseDynamics, batch: RolloutBatch
+    kind: type[IDMFrames] | type[IDMWindows], network: InverseDynamics, batch: ImaginedBatch
 ) -> None:
     distances = [distance(kind(network), batch, amount) for amount in (0, 20, 60, 150)]
     assert distances[0] == pytest.approx(0, abs=1e-5)

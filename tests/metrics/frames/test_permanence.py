@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wovr.metrics.frames.permanence import Permanence
-from wovr.metrics.rollouts import RolloutBatch, Score
+from wovr.metrics.rollouts import ImaginedBatch, Score
 
 T, SIDE, LEAVES = 24, 12, 6
 TABLE, CUBE = 230, 20
@@ -25,7 +25,7 @@ def scene(count: int = 2) -> torch.Tensor:
 def measure(imagined: torch.Tensor, real: torch.Tensor, lengths: tuple[int, ...] = (T, T)) -> dict[str, Score]:
     metric = Permanence([8, 16, 24])
     actions = torch.zeros(len(real), T - 1, 2)
-    metric.update(RolloutBatch(imagined, real, actions, torch.tensor(lengths)))
+    metric.update(ImaginedBatch(imagined, real, actions, torch.tensor(lengths)))
     return metric.compute()
 
 

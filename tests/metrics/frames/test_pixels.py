@@ -8,7 +8,7 @@ import torch
 
 from tests.metrics.painted import noisy, painted_batch
 from wovr.metrics.frames.pixels import PSNR, SSIM
-from wovr.metrics.rollouts import FrameMetric, RolloutBatch
+from wovr.metrics.rollouts import FrameMetric, ImaginedBatch
 
 
 def test_psnr_is_the_mean_over_frames_of_the_formula() -> None:
@@ -60,7 +60,7 @@ def test_batches_may_be_cut_anyhow() -> None:
     together.update(whole)
     for rows in ([0], [1, 2], [3]):
         stop = int(whole.lengths[rows].max())
-        part = RolloutBatch(
+        part = ImaginedBatch(
             whole.imagined[rows, :stop], whole.real[rows, :stop], whole.actions[rows, : stop - 1], whole.lengths[rows]
         )
         apart.update(part)

@@ -12,7 +12,7 @@ from typing import Any
 from wovr.data.store.shards import finish_dataset
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.named_actors import make_actor
-from wovr.envs.recording import Recording, record
+from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.replay import RecordedActions, replay_seconds
 from wovr.envs.rollout import Rollout
@@ -74,7 +74,7 @@ def bench_collect(
                 played.append(RecordedActions(rollout.start, rollout.actions))
 
             with tempfile.TemporaryDirectory(prefix="wovr-bench-") as folder:
-                recording = Recording(Path(folder), suite, plan, shard_episodes, seed, source=env)
+                recording = RecordingPlan(Path(folder), suite, plan, shard_episodes, seed, source=env)
                 began = time.monotonic()
                 record(recording, simulators, actor, threads=num_workers, on_rollout=keep)
                 seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ from wovr.envs.futures import Future, simulate_futures
 from wovr.envs.scenes import scene_positions
 from wovr.errors import UserError
 from wovr.functional.matching import place_in_slots
-from wovr.metrics.rollouts import RolloutBatch
+from wovr.metrics.rollouts import ImaginedBatch
 from wovr.tasks.probes.state_probe import slots_of
 from wovr.types import StartState
 
@@ -34,7 +34,7 @@ class HeldOutBatch:
     """
 
     episodes: list[int]
-    rollouts: RolloutBatch
+    rollouts: ImaginedBatch
     other_actions: Tensor | None
     other_lengths: Tensor
     proprio: Tensor
@@ -141,7 +141,7 @@ class HeldOutEpisodes:
         )
         actions = np.stack([self._actions(episode, longest - 1) for episode in episodes])
         real = torch.from_numpy(frames).to(device)
-        rollouts = RolloutBatch(
+        rollouts = ImaginedBatch(
             imagined=real,
             real=real,
             actions=torch.from_numpy(actions).to(device),
@@ -166,7 +166,7 @@ class HeldOutEpisodes:
         actions = self.store.actions(episode)[:count]
         return np.concatenate([actions, np.zeros((count - len(actions), actions.shape[1]), np.float32)])
 
-    def _add_positions(self, batch: RolloutBatch, episodes: list[int], looks: Sequence[str]) -> None:
+    def _add_positions(self, batch: ImaginedBatch, episodes: list[int], looks: Sequence[str]) -> None:
         shape = (*batch.real.shape[:2], len(looks))
         device = batch.real.device
         batch.positions = torch.full((*shape, 3), torch.nan, device=device)

@@ -1,4 +1,4 @@
-"""Lightning DataModules."""
+"""Demonstrations for behaviour cloning: pictures with the actions that followed them, as Lightning data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.base import EpisodeData
+from wovr.data.training.frames import EpisodeFrames, FrameCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.errors import UserError
 from wovr.types import CHUNK
@@ -61,8 +62,8 @@ class DemonstrationSamples:
         self.store = store
         self.chunk = chunk
         self.instructions: list[str] = []
-        actions, masks, frames, where = [], [], [], []
-        num_cached, left = 0, cache_mb * 1e6
+        cache, actions, masks, where = FrameCache(cache_mb), [], [], []
+        self.frames: dict[int, EpisodeFrames] = {}
         for row, episode in enumerate(episodes):
             entry = store.entries[episode]
             self.instructions.append(entry.meta.instruction)
@@ -77,14 +78,8 @@ class DemonstrationSamples:
             mask = ahead < len(action)
             actions.append(np.where(mask[..., None], action[np.minimum(ahead, len(action) - 1)], 0).astype(np.float32))
             masks.append(mask)
-            # Row of each frame in the cache, or -1 to decode it from the episode.
-            rows = np.full(count, -1)
-            size = count * store.image_size[0] * store.image_size[1] * 3
-            if size <= left:
-                frames.append(store.frames(episode, 0, count))
-                rows = num_cached + np.arange(count)
-                num_cached, left = num_cached + count, left - size
-            where.append(np.stack([np.full(count, row), np.full(count, episode), np.arange(count), rows], axis=1))
+            self.frames[episode] = cache.frames_of(store, episode, count)
+            where.append(np.stack([np.full(count, row), np.full(count, episode), np.arange(count)], axis=1))
         if not where:
             raise UserError(
                 f"the {len(episodes)} chosen episodes hold no frame before the first success",
@@ -92,8 +87,7 @@ class DemonstrationSamples:
             )
         self.actions = np.concatenate(actions)  # (samples, K, A)
         self.mask = np.concatenate(masks)  # (samples, K)
-        self.where = np.concatenate(where)  # (samples, 4): row of the instruction, episode, t, row in the cache
-        self.frames = np.concatenate(frames) if frames else None  # (cached samples, H, W, 3)
+        self.where = np.concatenate(where)  # (samples, 3): row of the instruction, episode, t
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -106,15 +100,9 @@ class DemonstrationSamples:
     def __getitems__(self, indices: list[int]) -> DemonstrationBatch:
         """A batch of these samples."""
         where = self.where[indices]
-        images = np.empty((len(indices), *self.store.image_size, 3), dtype=np.uint8)
-        cached = where[:, 3] >= 0
-        if self.frames is not None:
-            images[cached] = self.frames[where[cached, 3]]
-        for i in np.flatnonzero(~cached):
-            _, episode, t, _ = where[i].tolist()
-            images[i] = self.store.frames(episode, t, t + 1)[0]
+        images = [self.frames[episode].clip(t, t + 1) for _, episode, t in where.tolist()]
         return DemonstrationBatch(
-            torch.from_numpy(images),
+            torch.from_numpy(np.concatenate(images)),
             [self.instructions[row] for row in where[:, 0]],
             torch.from_numpy(self.actions[indices]),
             torch.from_numpy(self.mask[indices]),

@@ -17,14 +17,15 @@ import torch
 from wovr.data.store.dataset import check_same_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.base import EpisodeData, as_paths
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.data.training.reward_windows import (
     IMAGINED,
     REAL,
     RECONSTRUCTED,
     BalancedOrder,
+    Recorder,
     Recording,
-    RecordingCache,
     RewardEpisode,
     RewardEpisodes,
     RewardWindows,
@@ -159,21 +160,21 @@ class RewardData(EpisodeData):
         if self._windows is not None:
             return
         train, val = self.split()
-        cache = RecordingCache(self.cache_mb * 1e6, self.window if self.judges == "outcome" else None)
-        recordings = [cache.recording(REAL, self.store, index) for index in train]
-        self._val = RewardEpisodes([cache.recording(REAL, self.store, index) for index in val])
+        recorder = Recorder(FrameCache(self.cache_mb), self.window if self.judges == "outcome" else None)
+        recordings = [recorder.recording(REAL, self.store, index) for index in train]
+        self._val = RewardEpisodes([recorder.recording(REAL, self.store, index) for index in val])
         self._check_classes(recordings)
         if self.autoencoder is not None:
             network = load_autoencoder(self.autoencoder)
             device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
             # In random order, so that tasks are spread evenly over what there is room for.
             shuffled = [recordings[i] for i in np.random.default_rng(self.seed).permutation(len(recordings))]
-            recordings += cache.reconstructed(shuffled, network.to(device))
+            recordings += recorder.reconstructed(shuffled, network.to(device))
         if self.imagined is not None:
-            held_out = {(*recording.task, recording.store.entries[recording.index].key) for recording in self._val.all}
+            held_out = {(*recording.task, recording.entry.key) for recording in self._val.all}
             for index, entry in enumerate(self.imagined.entries):
                 if (entry.meta.suite, entry.meta.task, entry.key) not in held_out and entry.num_frames >= self.window:
-                    recordings.append(cache.recording(IMAGINED, self.imagined, index))
+                    recordings.append(recorder.recording(IMAGINED, self.imagined, index))
         shares = {REAL: 1 - self.imagined_share - self.autoencoder_share}
         shares |= {RECONSTRUCTED: self.autoencoder_share} if self.autoencoder is not None else {}
         shares |= {IMAGINED: self.imagined_share} if self.imagined is not None else {}

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wovr.data.store.reader import EpisodeStore
+from wovr.data.store.reader import EpisodeEntry, EpisodeStore
+from wovr.data.training.frames import EpisodeFrames, FrameCache
 from wovr.errors import UserError
 from wovr.functional.images import frames_to_float, frames_to_uint8
 from wovr.models.world_model.autoencoders.base import Autoencoder
@@ -68,27 +69,23 @@ class Recording:
 
     Attributes:
         origin: REAL, RECONSTRUCTED or IMAGINED.
-        store: Where the episode lies.
-        index: Its index there.
+        frames: T frames.
         success: (T,) bool.
-        frames: (T, H, W, 3) uint8; None to decode them when they are asked for.
     """
 
     origin: str
-    store: EpisodeStore
-    index: int
+    frames: EpisodeFrames
     success: np.ndarray
-    frames: np.ndarray | None
+
+    @property
+    def entry(self) -> EpisodeEntry:
+        """What is known of the episode."""
+        return self.frames.store.entries[self.frames.index]
 
     @property
     def task(self) -> tuple[str, int]:
         """(suite, index)."""
-        meta = self.store.entries[self.index].meta
-        return meta.suite, meta.task
-
-    def clip(self, start: int, stop: int) -> np.ndarray:
-        """Frames start .. stop - 1: (stop - start, H, W, 3) uint8."""
-        return self.store.frames(self.index, start, stop) if self.frames is None else self.frames[start:stop]
+        return self.entry.meta.suite, self.entry.meta.task
 
 
 class RewardWindows:
@@ -123,7 +120,7 @@ class RewardWindows:
     def __getitems__(self, indices: Sequence[int]) -> RewardBatch:
         """The batch of these windows."""
         chosen = [(self.recordings[self.recording[i]], int(self.last[i])) for i in indices]
-        frames = np.stack([recording.clip(last + 1 - self.window, last + 1) for recording, last in chosen])
+        frames = np.stack([recording.frames.clip(last + 1 - self.window, last + 1) for recording, last in chosen])
         success = self.kind[np.asarray(indices)] == POSITIVE
         return RewardBatch(
             torch.from_numpy(frames), torch.from_numpy(success), [recording.task for recording, _ in chosen]
@@ -201,9 +198,8 @@ class RewardEpisodes:
     def __getitem__(self, index: int) -> RewardEpisode:
         """One episode."""
         recording = self.all[index]
-        frames = recording.clip(0, len(recording.success))
-        key = recording.store.entries[recording.index].key
-        return RewardEpisode(torch.from_numpy(frames), torch.from_numpy(recording.success), recording.task, key)
+        frames = torch.from_numpy(recording.frames.clip(0, len(recording.success)))
+        return RewardEpisode(frames, torch.from_numpy(recording.success), recording.task, recording.entry.key)
 
     def __getitems__(self, indices: Sequence[int]) -> RewardEpisode:
         """A batch of one."""
@@ -211,29 +207,28 @@ class RewardEpisodes:
         return self[index]
 
 
-class RecordingCache:
-    """Makes recordings, their frames decoded while there is room for them.
+class Recorder:
+    """Makes recordings.
 
     Args:
-        room: Bytes.
+        cache: Where frames are kept while there is room.
         outcome_window: Window of a network that judges outcomes: all frames of an episode that succeeds count as
             successful, and those from its first success on are left out, as long as a window is left. None for one that
             judges frames.
     """
 
-    def __init__(self, room: float, outcome_window: int | None = None) -> None:
-        self.room = room
+    def __init__(self, cache: FrameCache, outcome_window: int | None = None) -> None:
+        self.cache = cache
         self.outcome_window = outcome_window
 
     def recording(self, origin: str, store: EpisodeStore, index: int) -> Recording:
         """A recording of a stored episode."""
-        fits = self._take(store, index)
         success = store.success(index)
         if self.outcome_window is not None and store.entries[index].succeeded:
             # A piece that shares the success of another one is on its way there in all its frames.
             before = int(success.argmax()) if success.any() else len(success)
             success = np.ones(max(self.outcome_window, before), bool)
-        return Recording(origin, store, index, success, store.frames(index, 0, len(success)) if fits else None)
+        return Recording(origin, self.cache.frames_of(store, index, len(success)), success)
 
     @torch.no_grad()
     def reconstructed(self, recordings: Sequence[Recording], autoencoder: Autoencoder) -> list[Recording]:
@@ -244,23 +239,19 @@ class RecordingCache:
         """
         made = []
         for recording in recordings:
-            if not self._take(recording.store, recording.index):
+            store, length = recording.frames.store, len(recording.success)
+            if not self.cache.reserve(store, length):
                 break
-            frames = reconstruct(autoencoder, recording.clip(0, len(recording.success)))
-            made.append(Recording(RECONSTRUCTED, recording.store, recording.index, recording.success, frames))
+            frames = EpisodeFrames(
+                store, recording.frames.index, reconstruct(autoencoder, recording.frames.clip(0, length))
+            )
+            made.append(Recording(RECONSTRUCTED, frames, recording.success))
         if not any(recording.success.any() for recording in made):
             raise UserError(
                 "data.cache_mb leaves no room for a successful episode that went through the autoencoder",
                 "set data.cache_mb higher",
             )
         return made
-
-    def _take(self, store: EpisodeStore, index: int) -> bool:
-        """Take an episode's room; False, and nothing taken, when there is not enough left."""
-        size = store.entries[index].num_frames * store.image_size[0] * store.image_size[1] * 3
-        fits = size <= self.room
-        self.room -= size if fits else 0
-        return fits
 
 
 @torch.no_grad()

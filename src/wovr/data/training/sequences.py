@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.base import EpisodeData
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.errors import UserError
 from wovr.types import Episode
@@ -50,13 +51,8 @@ class SequenceSamples:
         self.store = store
         self.length = length
         self.actions = {episode: store.actions(episode) for episode in episodes}
-        self.frames: dict[int, np.ndarray] = {}
-        left = cache_mb * 1e6
-        for episode in episodes:
-            size = store.entries[episode].num_frames * store.image_size[0] * store.image_size[1] * 3
-            if size <= left:
-                self.frames[episode] = store.frames(episode)
-                left -= size
+        cache = FrameCache(cache_mb)
+        self.frames = {episode: cache.frames_of(store, episode) for episode in episodes}
         self.where = np.array(
             [
                 (episode, start)
@@ -80,8 +76,7 @@ class SequenceSamples:
         frames, actions = [], []
         for episode, start in where.tolist():
             stop = start + self.length
-            cached = self.frames.get(episode)
-            frames.append(self.store.frames(episode, start, stop) if cached is None else cached[start:stop])
+            frames.append(self.frames[episode].clip(start, stop))
             actions.append(self.actions[episode][start : stop - 1])
         return SequenceBatch(
             torch.from_numpy(np.stack(frames)),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wovr.errors import UserError
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score
+from wovr.metrics.rollouts import ImaginedBatch, RolloutMetric, Score
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 
 
@@ -55,7 +55,7 @@ class ActionFollowing(RolloutMetric):
         self.add_state("error", torch.zeros(self.num_frames - 1, 2, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("difference", torch.zeros(self.num_frames - 1, 2, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in."""
         error = self._count(self.own, batch.imagined, batch.actions, batch.lengths)
         self._count_frames(self.error, error.abs().mean(-1), batch.lengths)

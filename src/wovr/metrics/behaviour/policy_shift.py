@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wovr.errors import UserError
-from wovr.metrics.rollouts import FrameMetric, RolloutBatch
+from wovr.metrics.rollouts import FrameMetric, ImaginedBatch
 from wovr.models.policies.base import Policy, image_tensor
 
 
@@ -28,7 +28,7 @@ class PolicyShift(FrameMetric):
         self.policy = policy
         self._instructions: list[str] = []
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in.
 
         Raises:

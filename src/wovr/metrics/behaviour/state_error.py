@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wovr.functional.matching import match_look_alikes
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one, exceeds, parts, until_end
+from wovr.metrics.rollouts import ImaginedBatch, RolloutMetric, Score, as_one, exceeds, parts, until_end
 from wovr.models.probes.state_probe import StateProbe
 
 ASTRAY = 5.0
@@ -46,7 +46,7 @@ class StateError(RolloutMetric):
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.add_state("lengths", default=[], dist_reduce_fx="cat")
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in; it has to know where things are.
 
         Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 from wovr.errors import UserError
 from wovr.functional.frechet import frechet_distance, gaussian_of_sums
 from wovr.metrics.networks.features import ClipFeatures, FeatureNetwork
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score
+from wovr.metrics.rollouts import ImaginedBatch, RolloutMetric, Score
 
 
 class FrechetRolloutDistance(RolloutMetric):
@@ -47,7 +47,7 @@ class FrechetRolloutDistance(RolloutMetric):
         self.add_state("total", torch.zeros(size, 2, dimensions, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("outer", torch.zeros(size, 2, dimensions, dimensions, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in."""
         imagined: ClipFeatures = self.network(batch.imagined[:, : self.num_frames])
         real: ClipFeatures = batch.of_real(self.network, lambda frames: self.network(frames[:, : self.num_frames]))

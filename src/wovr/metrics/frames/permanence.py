@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wovr.metrics.rollouts import RolloutBatch, RolloutMetric, Score, as_one, exceeds, until_end
+from wovr.metrics.rollouts import ImaginedBatch, RolloutMetric, Score, as_one, exceeds, until_end
 
 STILL = (1, 2, 4, 8)
 """A pixel is at rest when it looks as it did this many frames ago, each: so the robot, which moves, is left out."""
@@ -46,7 +46,7 @@ class Permanence(RolloutMetric):
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.add_state("lengths", default=[], dist_reduce_fx="cat")
 
-    def update(self, batch: RolloutBatch) -> None:
+    def update(self, batch: ImaginedBatch) -> None:
         """Count a batch in."""
         stop = min(batch.real.shape[1], self.num_frames)
         values = torch.full((len(batch.real), self.num_frames, 2), torch.nan, device=batch.real.device)
