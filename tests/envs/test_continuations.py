@@ -10,9 +10,9 @@ import pytest
 
 from tests.envs.point_env import PointEnv
 from tests.envs.test_rollout import POINT, make_policy
-from wovr.envs.actors import Actor, ExpertActor, RandomActor
+from wovr.envs.actors.base import Actor, ExpertActor, RandomActor
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.continuations import Beginning, count_open, play_beginnings, play_continuations
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import Rollout
 from wovr.envs.workers.vector import WorkerVectorEnv

@@ -12,9 +12,9 @@ import torch
 from tests.envs.imagined.worlds import RedOracle
 from tests.envs.test_rollout import make_policy
 from tests.envs.workers.test_vector import POINT, plain_loop
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.grpo_rollouts import Trajectory
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import EpisodeStart, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError

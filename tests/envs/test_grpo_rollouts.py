@@ -11,9 +11,9 @@ import pytest
 
 from tests.envs.imagined.worlds import SUITE, Starts, make_env, start
 from tests.envs.test_rollout import POINT, make_policy
-from wovr.envs.actors import RandomActor
+from wovr.envs.actors.base import RandomActor
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutBatch, RolloutCollector
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError

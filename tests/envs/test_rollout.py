@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.envs.point_env import SUITES, PointEnv
-from wovr.envs.actors import ExpertActor, RandomActor
+from wovr.envs.actors.base import ExpertActor, RandomActor
+from wovr.envs.actors.names import make_actor, policy_name
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.episodes import choose_init_states, plan_episodes
-from wovr.envs.named_actors import make_actor, policy_name
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.rollout import EpisodeStart, roll_out
 from wovr.runs import explain_os_error

@@ -18,8 +18,8 @@ from wovr.commands.suites import only_suite, suites_of_policy
 from wovr.data.store.dataset import read_dataset
 from wovr.data.store.seals import check_sums
 from wovr.data.store.shards import DATASET_FILE, ShardRecord, finish_dataset
+from wovr.envs.actors.names import make_actor, policy_name
 from wovr.envs.episodes import plan_episodes
-from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.progress import ActingProgress
 from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks

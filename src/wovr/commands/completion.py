@@ -19,7 +19,7 @@ from jsonargparse import capture_parser
 
 from wovr.commands.config_files import find_config, known_configs, read_config_file
 from wovr.commands.evaluate.programs import METRICS, PROGRAMS
-from wovr.envs.named_actors import BUILTIN
+from wovr.envs.actors.names import BUILTIN
 from wovr.envs.registry import ENVIRONMENTS
 from wovr.errors import UserError, choose_from
 

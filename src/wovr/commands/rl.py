@@ -30,6 +30,7 @@ from wovr.commands.rollout_options import IMAGINED, RolloutOptions
 from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_trained_range, read_range
+from wovr.envs.actors.policy import PolicyActor, check_actions
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.episodes import plan_episodes
@@ -37,7 +38,6 @@ from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector
 from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.open_starts import keep_open_starts
 from wovr.envs.imagined.parts import load_value
-from wovr.envs.policy_actor import PolicyActor, check_actions
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError

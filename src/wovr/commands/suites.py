@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wovr.data.store.dataset import read_dataset
-from wovr.envs.named_actors import BUILTIN
+from wovr.envs.actors.names import BUILTIN
 from wovr.errors import UserError
 
 

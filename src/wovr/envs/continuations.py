@@ -12,7 +12,7 @@ from itertools import count
 
 import numpy as np
 
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv

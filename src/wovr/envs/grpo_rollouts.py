@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out

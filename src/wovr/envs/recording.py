@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.data.store.shards import ShardRecord, complete_shards, encode_episode, shard_path, write_shard
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.types import Episode, EpisodeMeta

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.envs.workers.worker import Recorded

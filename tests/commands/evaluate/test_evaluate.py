@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from tests.envs.point_env import SUITES
 from tests.envs.test_rollout import make_policy, save_policy
 from wovr.cli import main
-from wovr.envs.actors import RandomActor
+from wovr.envs.actors.base import RandomActor
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.rollout import roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv

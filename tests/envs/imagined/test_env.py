@@ -9,9 +9,9 @@ import torch
 from tests.envs.imagined.worlds import SIGMAS, RedOracle, Starts, begin, make_env, some_actions, start
 from tests.envs.test_rollout import make_policy
 from tests.models.world_model.tiny_world import linear_world, pictures, tiny_world
-from wovr.envs.actors import RandomActor
+from wovr.envs.actors.base import RandomActor
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.imagined.env import ImaginedVectorEnv
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import EpisodeStart, roll_out
 from wovr.errors import UserError
 from wovr.models.world_model.rollout import Imagination

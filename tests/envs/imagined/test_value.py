@@ -12,9 +12,9 @@ from tests.commands.point_world import write_checkpoint
 from tests.envs.imagined.worlds import SUITE, RedOracle, Starts, begin, make_env, some_actions, start
 from tests.envs.test_rollout import make_policy
 from tests.models.world_model.tiny_world import tiny_world
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.grpo_rollouts import Trajectory
 from wovr.envs.imagined.env import make_imagined_env
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.rollout import EpisodeStart, roll_out
 from wovr.errors import UserError
 from wovr.models.reward import SuccessClassifier

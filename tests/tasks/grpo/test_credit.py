@@ -13,9 +13,9 @@ from tests.envs.test_rollout import POINT, make_policy
 from tests.models.policies.small import small_policy
 from tests.tasks.grpo.batches import made_up_batch
 from tests.tasks.grpo.test_training import Batches, fit
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.grpo_rollouts import PlannedStarts, RolloutCollector
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.grpo import chunk_advantages

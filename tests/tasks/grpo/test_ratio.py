@@ -12,8 +12,8 @@ from tests.envs.test_rollout import POINT, make_policy
 from tests.models.policies.small import small_policy
 from tests.tasks.grpo.batches import made_up_batch
 from tests.tasks.grpo.test_training import Batches, fit
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.grpo_rollouts import PlannedStarts, RolloutBatch, RolloutCollector
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.functional.grpo import step_weights
 from wovr.models.policies.base import Policy

@@ -16,8 +16,8 @@ from lightning.pytorch import Trainer
 from tests.envs.test_rollout import POINT, make_policy
 from tests.models.policies.small import small_policy
 from tests.tasks.grpo.batches import made_up_batch, share
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.grpo_rollouts import PlannedStarts, RolloutBatch, RolloutCollector
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.grpo import clipped_loss, group_advantages, step_weights

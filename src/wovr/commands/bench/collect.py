@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wovr.data.store.shards import finish_dataset
+from wovr.envs.actors.names import make_actor
 from wovr.envs.episodes import plan_episodes
-from wovr.envs.named_actors import make_actor
 from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.replay import RecordedActions, replay_seconds

@@ -24,9 +24,9 @@ from wovr.commands.places import HELD_OUT, REWARD, RL, WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
+from wovr.envs.actors.names import make_actor, policy_name
 from wovr.envs.futures import future_simulators
 from wovr.envs.imagined.env import make_imagined_env
-from wovr.envs.named_actors import make_actor, policy_name
 from wovr.envs.progress import ActingProgress
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError

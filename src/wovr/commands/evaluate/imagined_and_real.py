@@ -12,7 +12,7 @@ import torch
 
 from wovr.commands.evaluate.quality_report import write_side_by_side
 from wovr.data.pictures import file_name
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.futures import Future, PlayedFuture, play_futures
 from wovr.envs.imagined.env import ImaginedVectorEnv
 from wovr.envs.imagined.starts import StartPool

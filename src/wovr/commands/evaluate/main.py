@@ -15,7 +15,7 @@ from wovr.commands.evaluate.success_rate import measure_success, success_table
 from wovr.commands.places import RL
 from wovr.commands.suites import suites_of_policy
 from wovr.commands.terminal import table_console
-from wovr.envs.named_actors import policy_name
+from wovr.envs.actors.names import policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError
 

@@ -13,9 +13,9 @@ from typing import Any
 from rich.table import Table
 
 from wovr.data.pictures import file_name, write_preview
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
+from wovr.envs.actors.names import make_actor
 from wovr.envs.episodes import plan_episodes
-from wovr.envs.named_actors import make_actor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.registry import choose_tasks
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out

@@ -24,7 +24,7 @@ from wovr.commands.terminal import table_console
 from wovr.commands.weights import fetch_shown
 from wovr.data.store.dataset import check_trained_range
 from wovr.data.store.reader import EpisodeStore
-from wovr.envs.named_actors import policy_name
+from wovr.envs.actors.names import policy_name
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError, choose_from
 from wovr.metrics.catalogue import Instruments

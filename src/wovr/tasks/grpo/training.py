@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from wovr.functional.grpo import (
 )
 from wovr.models.policies.base import Policy, TokenLogProbs
 from wovr.tasks.base import TrainingModule, warmup_cosine
-from wovr.tasks.grpo.arguments import check_ranges
 from wovr.tasks.grpo.update import ChunkSamples, Update, recompute_log_probs, worth_after_chunks
 from wovr.types import Observation
 
@@ -394,3 +393,36 @@ class GRPOTraining(TrainingModule):
         metrics |= {"seconds_rollouts": batch.seconds, "seconds_optimisation": seconds}
         self.metrics = metrics
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+
+def check_ranges(given: Mapping[str, Any]) -> None:
+    """Check the arguments of GRPOTraining.
+
+    Raises:
+        UserError: A number out of its range.
+    """
+    for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0), ("first_steps", 1)):
+        if given[name] is not None and given[name] < least:
+            raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
+    if not given["coherence"] >= 0:
+        raise UserError(f"model.coherence is {given['coherence']}", "give 0 or more")
+    for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):
+        if not given[name] > 0:
+            raise UserError(f"model.{name} is {given[name]}", "give a number above 0")
+    for name, most in (("discount", 1), ("clip_low", 1)):
+        if not 0 < given[name] <= most:
+            raise UserError(f"model.{name} is {given[name]}", f"give a number above 0, at most {most}")
+    if given["dual_clip"] is not None and not given["dual_clip"] > 1 + given["clip_high"]:
+        raise UserError(
+            f"model.dual_clip is {given['dual_clip']}",
+            f"give more than 1 + clip_high, {1 + given['clip_high']:g}, or null",
+        )
+    if not 0 <= given["final_lr_fraction"] <= 1:
+        raise UserError(f"model.final_lr_fraction is {given['final_lr_fraction']}", "give a number from 0 to 1")
+    if given["gae_lambda"] is not None and not 0 <= given["gae_lambda"] <= 1:
+        raise UserError(f"model.gae_lambda is {given['gae_lambda']}", "give a number from 0 to 1, or null")
+    if given["gae_lambda"] is not None and given["advantage_scale"] != "none":
+        raise UserError("model.gae_lambda with advantage_scale std", "leave one of them out")
+    bounds = given["success_filter"]
+    if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
+        raise UserError(f"model.success_filter is {list(bounds)}", "give two rates such as [0.1, 0.9]")

@@ -13,7 +13,7 @@ from tests.envs.imagined.worlds import SUITE, make_env, some_actions, start
 from tests.envs.test_cut_simulators import Bright, simulators
 from tests.envs.test_rollout import POINT
 from wovr.commands.evaluate.advantage.recipes import imagined_returns, outcome_returns, value_returns
-from wovr.envs.actors import Actor, RandomActor
+from wovr.envs.actors.base import Actor, RandomActor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.continuations import Beginning, play_beginnings
 from wovr.envs.cut_simulators import CutSimulators

@@ -26,12 +26,12 @@ from wovr.commands.suites import only_suite, suites_of_data
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
+from wovr.envs.actors.names import make_actor, policy_name
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.continuations import count_open, play_beginnings, play_continuations
 from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.parts import load_value
-from wovr.envs.named_actors import make_actor, policy_name
-from wovr.envs.policy_actor import PolicyActor
 from wovr.envs.progress import ActingProgress
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from wovr.commands.evaluate.advantage.recipes import RECIPES, Returns
 from wovr.commands.terminal import episode_progress
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
+from wovr.envs.actors.policy import PolicyActor
 from wovr.envs.continuations import Beginning
-from wovr.envs.policy_actor import PolicyActor
 from wovr.metrics.behaviour.advantage import return_scores, truth_scores
 from wovr.tasks.grpo.gradient_noise import GradientSums, group_gradients
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wovr.envs.actors import Actor, ExpertActor, RandomActor
+from wovr.envs.actors.base import Actor, ExpertActor, RandomActor
 from wovr.envs.base import ChunkVectorEnv
 
 BUILTIN: dict[str, type[Actor]] = {"expert": ExpertActor, "random": RandomActor}
@@ -38,6 +38,6 @@ def make_actor(policy: str, env: ChunkVectorEnv, temperature: float = 1.0, devic
     """
     if policy in BUILTIN:
         return BUILTIN[policy]()
-    from wovr.envs.policy_actor import PolicyActor
+    from wovr.envs.actors.policy import PolicyActor
 
     return PolicyActor.from_checkpoint(policy, env, temperature, device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wovr.data.store.dataset import check_trained_range
-from wovr.envs.actors import Actor
+from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.errors import UserError
 from wovr.functional.coherent import latent_nodes

@@ -1,4 +1,4 @@
-"""Who acts, behind one contract: the scripted expert and chance here, a policy in `policy_actor`, which needs torch."""
+"""Who acts, behind one contract: the scripted expert and chance here, a policy in `policy`, which needs torch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Who acts in an environment: the scripted expert, chance, a policy."""
