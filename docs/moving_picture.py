@@ -44,7 +44,7 @@ def imagine(model: WorldModel, store: EpisodeStore, index: int) -> np.ndarray:
     whole = np.zeros((-(-len(actions) // model.chunk) * model.chunk, actions.shape[1]), np.float32)
     whole[: len(actions)] = actions
     imagination = Imagination(model)
-    imagination.start(first, proprio=store.first_proprio([index]))
+    imagination.start(first, signals=store.first_signals([index]))
     chunks = [imagination.step(chunk[None]).cpu().numpy()[0] for chunk in np.split(whole, len(whole) // model.chunk)]
     return np.concatenate([first, *chunks])[: len(actions) + 1]
 

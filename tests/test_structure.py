@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -188,7 +189,7 @@ LONG = 400
 LONG_FILES = {
     "src/wovr/envs/imagined/env.py": "one environment: its rows, what they are at a moment, how a chunk moves them on",
     "src/wovr/tasks/grpo/training.py": "one task: its arguments, an update from rollouts to steps, what it reports",
-    "src/wovr/models/world_model/model.py": "one network: what it is told, what it answers, how a chunk is sampled",
+    "src/wovr/models/checkpoint.py": "one record: how it is written, read, checked, and made into networks again",
 }
 """File -> why its subject is one. A file is cut where a subject ends, not where a line is counted."""
 
@@ -251,3 +252,26 @@ def test_nothing_is_unpickled(path: Path) -> None:
 )
 def test_unpickling_is_noticed(source: str) -> None:
     assert len(unpickling(source)) == 1
+
+
+ROBOT_FOLDERS = ("models/robot", "tasks/robot")
+GENERAL = (
+    "models/world_model",
+    "tasks/world_model",
+    "tasks/base.py",
+    "data/training",
+    "envs/imagined/env",
+    "callbacks",
+)
+
+
+def test_the_general_path_knows_no_robot() -> None:
+    """What one robot needs is a plug-in: only its own rooms import it, and the rest has no word of it."""
+    package = ROOT / "src" / "wovr"
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package).as_posix()
+        if not name.startswith(ROBOT_FOLDERS):
+            assert not re.search(r"(?:from|import) wovr\.(?:models|tasks)\.robot\b", path.read_text()), name
+        if name.startswith(GENERAL):
+            words = re.findall(r"(?i)\bfingers?\b|\btouch\w*|\bproprio\w*|\bgripper\b(?! open)", path.read_text())
+            assert not words, f"{name}: {words}"

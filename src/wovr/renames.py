@@ -1,7 +1,8 @@
-"""Class paths of before, and what they are called now: checkpoints and folders of earlier versions name them."""
+"""Names of before, and what they are now: earlier checkpoints and folders name classes, arguments and weights so."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 RENAMES: dict[str, str] = {
@@ -55,6 +56,63 @@ def old_names(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [name for item in value for name in old_names(item)]
     return [value] if isinstance(value, str) and value in RENAMES else []
+
+
+WORLD_MODEL = "wovr.models.world_model.model.WorldModel"
+ROBOT = "wovr.models.robot.conditioning.RobotConditioning"
+WEIGHTS: dict[str, dict[str, str]] = {
+    WORLD_MODEL: {"robot.": "conditioning.robot.", "follow_head.": "conditioning.head."},
+}
+"""Of a class, by its present path: how names of weights began before -> how they begin."""
+
+
+def present_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A class path and arguments, of before or present -> present ones.
+
+    Before there was a conditioning, a world model had the arguments `robot` and head `follow`.
+    """
+    found = dict(described, class_path=RENAMES.get(described["class_path"], described["class_path"]))
+    arguments = dict(found["init_args"])
+    if found["class_path"] == WORLD_MODEL and "robot" in arguments and "conditioning" not in arguments:
+        robot, follow = arguments.pop("robot"), arguments.get("head") == "follow"
+        hidden = arguments.get("head_hidden") if follow else None
+        if follow:
+            arguments |= {"head": "linear", "head_hidden": None}
+        conditioning = {"class_path": ROBOT, "init_args": {"robot": robot, "follow_hidden": hidden}}
+        arguments |= {"conditioning": None if robot is None else conditioning, "action_dim": None}
+    return found | {"init_args": arguments}
+
+
+def first_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse, so that a digest does not change: of what could not be said before, the present arguments."""
+    found = present_arguments(described)
+    arguments = dict(found["init_args"])
+    if found["class_path"] == WORLD_MODEL and arguments.get("action_dim") is None:
+        conditioning = arguments.get("conditioning")
+        if conditioning is None or conditioning["class_path"] == ROBOT:
+            del arguments["conditioning"], arguments["action_dim"]
+            told = {"robot": None, "follow_hidden": None} if conditioning is None else conditioning["init_args"]
+            arguments["robot"] = told["robot"]
+            if told["follow_hidden"] is not None:
+                arguments |= {"head": "follow", "head_hidden": told["follow_hidden"]}
+    return first_names(found | {"init_args": arguments})
+
+
+def present_weight(class_path: str, name: str) -> str:
+    """A weight's name, of before or present -> the present one."""
+    return _begun(name, WEIGHTS.get(class_path, {}))
+
+
+def first_weight(class_path: str, name: str) -> str:
+    """The reverse."""
+    return _begun(name, {new: old for old, new in WEIGHTS.get(class_path, {}).items()})
+
+
+def _begun(name: str, beginnings: Mapping[str, str]) -> str:
+    for old, new in beginnings.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:

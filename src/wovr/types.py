@@ -76,6 +76,11 @@ class StartState:
     horizon: int | None = None
     proprio: np.ndarray | None = None
 
+    @property
+    def signals(self) -> dict[str, np.ndarray]:
+        """What is known at the start beside frames and actions, by name."""
+        return {} if self.proprio is None else {"proprio": self.proprio}
+
 
 @dataclass
 class Observation:
@@ -189,6 +194,11 @@ class Episode:
     sim_state: np.ndarray | None = None
     proprio: np.ndarray | None = None
     camera: np.ndarray | None = None
+
+    @property
+    def signals(self) -> dict[str, np.ndarray]:
+        """(T, P) float32 each, what is known at each frame beside frames and actions, by name."""
+        return {} if self.proprio is None else {"proprio": self.proprio}
 
     @property
     def succeeded(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,9 @@ class PerfectModel:
         self.seeds: dict[int, int] = {}
         self.batches: list[int] = []
 
-    def __call__(self, reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+    def __call__(
+        self, reference: Tensor, signals: Mapping[str, Tensor], actions: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         self.batches.append(len(reference))
         return torch.stack([self._one(*row) for row in zip(reference, actions, seeds, strict=True)])
 
@@ -91,6 +93,6 @@ class PerfectModel:
         return torch.from_numpy(np.stack([env.step(action.numpy())[0]["image"] for action in actions]))
 
 
-def copy_model(reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+def copy_model(reference: Tensor, signals: Mapping[str, Tensor], actions: Tensor, seeds: Sequence[int]) -> Tensor:
     """Nothing ever happens."""
     return reference[:, None].expand(-1, actions.shape[1], -1, -1, -1)

@@ -21,7 +21,7 @@ WORLD = "model.init_args.world_model.init_args"
 TAKEN = [
     ("robot.yaml", "model.init_args.network.init_args.touch"),  # a list
     ("wm.yaml", "model.init_args.huber_scale"),  # a list, one level up
-    ("wm.yaml", f"{WORLD}.robot"),  # a function of class_path and init_args
+    ("wm.yaml", f"{WORLD}.conditioning"),  # a class that has a function among its arguments
     ("wm.yaml", f"{WORLD}.sigmas"),  # a list, two levels down
     ("wm.yaml", f"{WORLD}.head_hidden"),  # a number
     ("wm.yaml", f"{WORLD}.backbone.init_args.out_channels"),  # three levels down
@@ -33,6 +33,9 @@ TAKEN = [
     ("rl.yaml", "cut_after"),
     ("rl.yaml", "eval_env"),  # a name: null, not the word null
 ]
+
+
+ROBOT = f"{WORLD}.conditioning.init_args.robot"
 
 
 def parsed(file: str, *words: str) -> dict[str, Any]:
@@ -80,10 +83,16 @@ def test_null_inside_a_list_or_mapping_is_null() -> None:
 
 
 def test_other_values_stay_what_they_were() -> None:
-    options = parsed("wm.yaml", f"--{WORLD}.sigmas", "[1.0, 0.5]", f"--{WORLD}.robot.init_args.checkpoint", "none.ckpt")
+    options = parsed(
+        "wm.yaml",
+        f"--{WORLD}.sigmas",
+        "[1.0, 0.5]",
+        f"--{ROBOT}.init_args.checkpoint",
+        "none.ckpt",
+    )
     assert found(options, f"{WORLD}.sigmas") == [1.0, 0.5]
-    assert found(options, f"{WORLD}.robot.init_args.checkpoint") == "none.ckpt"
-    assert found(options, f"{WORLD}.robot.class_path") == "wovr.models.robot.loading.load_robot_model"
+    assert found(options, f"{ROBOT}.init_args.checkpoint") == "none.ckpt"
+    assert found(options, f"{ROBOT}.class_path") == "wovr.models.robot.loading.load_robot_model"
 
 
 @pytest.mark.parametrize(

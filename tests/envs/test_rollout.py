@@ -160,7 +160,16 @@ def test_plan_takes_tasks_in_turn_and_init_states_without_repetition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [(":", range(20)), ("3:7", range(3, 7)), (":-10", range(10)), ("-4:", range(16, 20))]
+    ("text", "expected"),
+    [
+        (":", range(20)),
+        ("3:7", range(3, 7)),
+        (":-10", range(10)),
+        ("-4:", range(16, 20)),
+        (":60%", range(12)),
+        ("60%:83%", range(12, 16)),
+        ("-10%:", range(18, 20)),
+    ],
 )
 def test_slices_of_init_states(text: str, expected: range) -> None:
     assert list(choose_init_states(text, SUITES["spatial"][0])) == list(expected)
@@ -173,6 +182,9 @@ def test_slices_of_init_states(text: str, expected: range) -> None:
         ("5", "no slice"),
         ("0:10:2", "no slice"),
         ("7:7", "selects no"),
+        ("0%:4%", "selects no"),
+        ("10%:101%", "reaches beyond"),
+        ("1.5%:", "no slice"),
         ("-30:", "reaches beyond"),
     ],
 )

@@ -18,7 +18,15 @@ import torch
 
 from tests.models.policies.small import observe
 from tests.models.world_model.tiny_world import pictures
-from wovr.models.checkpoint import KEY, Network, load_network, networks_fingerprint
+from wovr.models.checkpoint import (
+    KEY,
+    Network,
+    fingerprint_of,
+    load_network,
+    network_fingerprint,
+    networks_fingerprint,
+    record,
+)
 from wovr.models.policies.base import Policy
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.models.probes.state_probe import StateProbe
@@ -28,7 +36,7 @@ from wovr.models.robot.model import RobotModel
 from wovr.models.world_model.autoencoders.base import Autoencoder
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination
-from wovr.renames import RENAMES, first_names, old_names, present_names
+from wovr.renames import RENAMES, WORLD_MODEL, first_names, first_weight, old_names, present_names
 
 FOLDER = Path(__file__).parent / "old_checkpoints"
 KINDS: dict[str, type[Any]] = {
@@ -48,9 +56,10 @@ ANSWERS: dict[str, dict[str, Any]] = json.loads((FOLDER / "answers.json").read_t
 
 
 def digest(network: Network) -> str:
-    """SHA-256 of every weight and buffer, with names, types and shapes."""
+    """SHA-256 of every weight and buffer, with names of before, types and shapes."""
     found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
+    class_path = WORLD_MODEL if isinstance(network, WorldModel) else ""
+    for name, value in sorted((first_weight(class_path, name), value) for name, value in network.state_dict().items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
     return found.hexdigest()
 
@@ -65,8 +74,8 @@ def answer(network: Any) -> torch.Tensor:
         return network(observation.image, observation.instruction)
     if isinstance(network, WorldModel):
         imagination = Imagination(network)
-        proprio = None if network.robot is None else torch.rand(2, 4, generator=draw)
-        imagination.start(pictures(2), seeds=[3, 4], proprio=proprio)
+        told = {"proprio": torch.rand(2, 4, generator=draw)} if network.conditioning.told_dim else {}
+        imagination.start(pictures(2), seeds=[3, 4], signals=told)
         return torch.cat([imagination.step(actions), imagination.step(-actions)]).float()
     if isinstance(network, Autoencoder):
         frames = torch.rand(2, 3, 5, 16, 16, generator=draw) * 2 - 1
@@ -101,6 +110,21 @@ def test_an_old_checkpoint_loads_to_the_same_bits(name: str) -> None:
     # The last digits of a sum depend on the machine.
     np.testing.assert_allclose(now["some"], before["some"], rtol=1e-4, atol=1e-5)
     assert now["sum"] == pytest.approx(before["sum"], rel=1e-4, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_was_made_from_it_is_still_known(name: str, tmp_path: Path) -> None:
+    """The network in memory has the fingerprint of the file that names parts of it as they were called."""
+    checkpoint = torch.load(FOLDER / f"{name}.ckpt", weights_only=True)
+    whole = {
+        key: value.float() if value.is_floating_point() else value for key, value in checkpoint["state_dict"].items()
+    }
+    torch.save(checkpoint | {"state_dict": whole}, tmp_path / "old.ckpt")
+    network = load_network(tmp_path / "old.ckpt", KINDS[name])
+    assert fingerprint_of(network) == network_fingerprint(tmp_path / "old.ckpt", KINDS[name])
+    again = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": again, KEY: record({"network": network}, {})}, tmp_path / "new.ckpt")
+    assert network_fingerprint(tmp_path / "new.ckpt", KINDS[name]) == fingerprint_of(network)
 
 
 def class_paths(value: Any) -> set[str]:

@@ -7,7 +7,7 @@ Actions are replayed chunk by chunk and every chunk is imagined from the one bef
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,7 @@ def imagination_grid(
     for row, index in enumerate(episodes):
         known = store.actions(index)[:length]
         actions[row, : len(known)] = known
-    proprio = store.first_proprio(episodes)
-    imagined = _imagine(model, np.stack([frames[0] for frames in real]), actions, proprio)
+    imagined = _imagine(model, np.stack([frames[0] for frames in real]), actions, store.first_signals(episodes))
     columns = np.arange(0, length + 1, every)
     height, width = store.image_size
     cell = (height + _GAP, width + _GAP)
@@ -139,10 +138,12 @@ def imagination_grid(
 
 
 @torch.no_grad()
-def _imagine(model: WorldModel, first: np.ndarray, actions: np.ndarray, proprio: np.ndarray) -> np.ndarray:
-    """First frames (N, H, W, 3) uint8, actions (N, T, A), proprioception (N, P) -> (N, 1 + T, H, W, 3) uint8."""
+def _imagine(
+    model: WorldModel, first: np.ndarray, actions: np.ndarray, signals: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """First frames (N, H, W, 3) uint8, actions (N, T, A), signals (N, P) -> (N, 1 + T, H, W, 3) uint8."""
     imagination = Imagination(model)
-    imagination.start(first, proprio=proprio)
+    imagination.start(first, signals=signals)
     parts: list[Tensor] = []
     for start in range(0, actions.shape[1], model.chunk):
         parts.append(imagination.step(actions[:, start : start + model.chunk]).cpu())

@@ -11,6 +11,7 @@ What is trained is a matter of the YAML's class paths alone. A run owns a folder
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import warnings
@@ -171,18 +172,38 @@ class FitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, model and trainer, unless the run is finished."""
         try:
+            self.datamodule = self._make_data()
+            self._fill_in(self.datamodule)
             self.config_init = self.parser.instantiate_classes(self.config)
         except (ValueError, TypeError) as error:
             raise explain_arguments(error, self.verb) from error
-        self.datamodule = self._get(self.config_init, "data")
         record = self.datamodule.record() if hasattr(self.datamodule, "record") else {}
         if self.is_finished(record.get("fingerprint")):
             return
         self.model = self._get(self.config_init, "model")
+        self.model.fit_windows(self.datamodule)
         try:
             self.trainer = self.instantiate_trainer()
         except (ValueError, TypeError) as error:
             raise explain_arguments(error, self.verb) from error
+
+    def _make_data(self) -> Any:
+        """The data module, which knows numbers that the model may have been given as null."""
+        parser = LightningArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+        config = jsonargparse.Namespace(data=self.config.data)  # type: ignore[no-untyped-call]
+        return parser.instantiate_classes(config).data
+
+    def _fill_in(self, data: Any) -> None:
+        """Put numbers of the data in place of nulls; `options` and config.yaml keep the nulls."""
+        module, _, name = self.config.model.class_path.rpartition(".")
+        task = getattr(importlib.import_module(module), name)
+        for place, compute in task.from_data(data).items():
+            network, argument = place.split(".")
+            described = self.config.model.init_args.get(network)
+            arguments = described.get("init_args") if isinstance(described, jsonargparse.Namespace) else None
+            if arguments is not None and argument in arguments and arguments[argument] is None:
+                arguments[argument] = compute()
 
     def is_finished(self, data: Any) -> bool:
         """Whether the folder holds this very run, finished; sets `finished` and `run_folder`.

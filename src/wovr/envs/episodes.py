@@ -22,6 +22,7 @@ def choose_init_states(text: str, task: TaskInfo) -> range:
 
     Args:
         text: `START:STOP` as in Python, either side may be missing or count from the end: `0:40`, `:-10`, `-10:`, `:`.
+            Or it is a share of all, rounded down: `:60%`, `60%:80%`.
         task: The task whose states they are.
 
     Raises:
@@ -31,17 +32,25 @@ def choose_init_states(text: str, task: TaskInfo) -> range:
         f"task {task.suite}/{task.name} has initial states 0 to {task.num_init_states - 1}, "
         "all of them are --init_states=:"
     )
-    match = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", text)
+    match = re.fullmatch(r"\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*", text)
     if match is None:
         raise UserError(f"--init_states '{text}' is no slice START:STOP", remedy)
     count = task.num_init_states
-    bounds = [int(word) if word else None for word in match.groups()]
+    bounds = [_bound(word, count) if word else None for word in match.groups()]
     if any(bound is not None and not -count <= bound <= count for bound in bounds):
         raise UserError(f"--init_states '{text}' reaches beyond the task", remedy)
     chosen = range(count)[slice(*bounds)]
     if not chosen:
         raise UserError(f"--init_states '{text}' selects no initial state", remedy)
     return chosen
+
+
+def _bound(word: str, count: int) -> int:
+    """One side of a slice of so many states."""
+    if not word.endswith("%"):
+        return int(word)
+    share = int(word.removesuffix("%"))
+    return count * abs(share) // 100 * (-1 if share < 0 else 1)
 
 
 def plan_episodes(

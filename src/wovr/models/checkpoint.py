@@ -40,7 +40,7 @@ from wovr.models.rebuilding import (
     check_tensors,
     misfits,
 )
-from wovr.renames import RENAMES, first_names
+from wovr.renames import RENAMES, first_arguments, first_weight, present_arguments, present_weight
 from wovr.runs import fingerprint
 
 KEY = "wovr"
@@ -91,6 +91,21 @@ class Network(nn.Module):
         Raises:
             ValueError: Naming the argument.
         """
+
+
+def known(name: str, number: int | None) -> int:
+    """A number that a training takes from its data where it is left null.
+
+    Args:
+        name: Of the argument.
+        number: What was given.
+
+    Raises:
+        UserError: It is null.
+    """
+    if number is None:
+        raise UserError(f"{name} is null", "give it, or make the network by `wovr fit`, which takes it from the data")
+    return number
 
 
 def register(network: type[NetworkT]) -> type[NetworkT]:
@@ -177,6 +192,7 @@ def load_network(path: Path, kind: type[NetworkT]) -> NetworkT:
     described = _described(checkpoint, kind, path)
     weights = _weights(checkpoint, described, path)
     where = f"{KEY}.networks.{kind.kind}"
+    _import_classes(described, path, where)  # before, because tensors of a module would be without memory too
     with torch.device("meta"), BoundedBuilding(weights):
         shape = _build(described, path, where)
     if not isinstance(shape, kind):
@@ -287,10 +303,11 @@ def check_image_size(path: Path, image_size: Sequence[int], whose: str) -> None:
 
 def _digest(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits of a network's class path, arguments and weights."""
-    # By the names that classes had first, so that what was made from a network is still known after it has moved.
-    named = first_names([described["class_path"], described["init_args"]])
-    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
-    for name, tensor in sorted(weights.items()):
+    # By the names that all had first, so that what was made from a network is still known after it has moved.
+    class_path = RENAMES.get(described["class_path"], described["class_path"])
+    first = first_arguments(described)
+    digest = hashlib.sha256(json.dumps([first["class_path"], first["init_args"]], sort_keys=True).encode())
+    for name, tensor in sorted((first_weight(class_path, name), tensor) for name, tensor in weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -313,8 +330,11 @@ def _described(checkpoint: Mapping[str, Any], kind: type[Network], path: Path) -
 
 def _weights(checkpoint: Mapping[str, Any], described: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     prefix = str(described["prefix"])
+    class_path = RENAMES.get(described["class_path"], described["class_path"])
     weights = {
-        name[len(prefix) :]: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)
+        present_weight(class_path, name.removeprefix(prefix)): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
     }
     for name, value in weights.items():
         if not isinstance(value, Tensor):
@@ -363,6 +383,7 @@ def _build(described: Mapping[str, Any], path: Path, where: str) -> Network:
     class_path, arguments = described.get("class_path"), described.get("init_args")
     if not isinstance(class_path, str) or not isinstance(arguments, dict):
         raise UserError(f"{path}: key '{where}' is malformed", "use a checkpoint written by `wovr fit`")
+    arguments = present_arguments(described)["init_args"]
     network = _find_class(class_path, path, where)
     made = {
         key: _build(value, path, f"{where}.{key}")
@@ -377,6 +398,20 @@ def _build(described: Mapping[str, Any], path: Path, where: str) -> Network:
     except Exception as error:
         remedy = "" if isinstance(error, UserError) else "use the version of wovr that wrote it"
         raise UserError(f"{path}: key '{where}.init_args': {class_path}: {str(error)[:300]}", remedy) from error
+
+
+def _import_classes(described: Mapping[str, Any], path: Path, where: str) -> None:
+    """Import what `_build` is going to make networks of.
+
+    Raises:
+        UserError: As `_find_class`.
+    """
+    if not isinstance(described.get("class_path"), str) or not isinstance(described.get("init_args"), dict):
+        return  # `_build` says so
+    _find_class(described["class_path"], path, where)
+    for key, value in present_arguments(described)["init_args"].items():
+        if isinstance(value, dict) and value.keys() == {"class_path", "init_args"}:
+            _import_classes(value, path, f"{where}.{key}")
 
 
 def _find_class(class_path: str, path: Path, where: str) -> type[Network]:

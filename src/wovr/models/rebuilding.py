@@ -29,8 +29,10 @@ NETWORKS = frozenset(
         "wovr.models.policies.openvla.policy.OpenVLAOFT",
         "wovr.models.policies.tiny_vla.TinyVLA",
         "wovr.models.reward.SuccessClassifier",
+        "wovr.models.robot.conditioning.RobotConditioning",
         "wovr.models.robot.model.RobotModel",
         "wovr.models.probes.state_probe.StateProbe",
+        "wovr.models.world_model.conditioning.Conditioning",
         "wovr.models.world_model.model.WorldModel",
     }
 )

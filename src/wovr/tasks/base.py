@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,21 @@ class TrainingModule(LightningModule):
 
     carried: Mapping[str, Any] = MappingProxyType({})
     """What checkpoints say of the data where there is no data module: JSON values."""
+
+    @classmethod
+    def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
+        """What takes the place of nulls among the arguments of this module's networks.
+
+        Args:
+            data: The data module, before its `setup`.
+
+        Returns:
+            `NETWORK.ARGUMENT`, as they are called here and in the network -> what computes the value.
+        """
+        return {}
+
+    def fit_windows(self, data: Any) -> None:
+        """Give a data module the sizes of its windows that were left null; before its `setup`."""
 
     def networks(self) -> dict[str, Network]:
         """Attribute name -> network, for every network that a checkpoint should be able to rebuild."""

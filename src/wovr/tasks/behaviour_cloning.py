@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ class BehaviourCloningTraining(TrainingModule):
                 weight.requires_grad_(False)
         self.smoothing = smoothing
         self.shift = shift
+
+    @classmethod
+    def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
+        """The dimensions of an action."""
+        return {"policy.action_dim": lambda: data.store.action_dim}
 
     def setup(self, stage: str) -> None:
         """Compare the policy with the data.

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.commands.point_world import write_checkpoint
 from tests.envs.test_rollout import make_policy, save_policy
-from tests.models.world_model.tiny_world import CausalAutoencoder, linear_world, tiny_world
+from tests.models.world_model.tiny_world import CausalAutoencoder, linear_world, robot_of, tiny_world
 from wovr.cli import main
 from wovr.commands.bench.imagination import count_flops, make_world_model, matmul_rate, random_inputs
 from wovr.errors import UserError
@@ -92,17 +92,16 @@ def test_a_robot_model_that_was_not_fitted_yet(tmp_path: Path) -> None:
     world = described["model"]["init_args"]["world_model"]["init_args"]
     world["backbone"]["init_args"] |= {"head_dim": 12, "layers": 1}
     for checkpoint in (tmp_path / "none.ckpt", write_robot(tmp_path / "robot.ckpt")):
-        world["robot"]["init_args"]["checkpoint"] = str(checkpoint)
+        world["conditioning"]["init_args"]["robot"]["init_args"]["checkpoint"] = str(checkpoint)
         (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
         model = make_world_model(tmp_path / "wm.yaml", torch.device("cpu"))
-        assert model.robot is not None
-        assert model.robot.mean.tolist() == ([2.0] * 8 if checkpoint.exists() else [0.0] * 8)
+        assert robot_of(model).mean.tolist() == ([2.0] * 8 if checkpoint.exists() else [0.0] * 8)
         context, actions, noise = random_inputs(model, 1, (16, 16))
         assert model.velocity(noise, torch.ones(1), context, actions).isfinite().all()
-    world["robot"]["init_args"]["checkpoint"] = str(tmp_path / "none.ckpt")
+    world["conditioning"]["init_args"]["robot"]["init_args"]["checkpoint"] = str(tmp_path / "none.ckpt")
     world["backbone"]["init_args"]["action_dim"] = 7
     (tmp_path / "wm.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(UserError, match=r"set backbone\.init_args\.action_dim to 20"):
+    with pytest.raises(UserError, match=r"make it 20; set backbone\.init_args\.action_dim to null"):
         make_world_model(tmp_path / "wm.yaml", torch.device("cpu"))
 
 

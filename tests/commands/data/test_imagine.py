@@ -111,7 +111,7 @@ def test_only_a_model_that_needs_proprioception_asks_for_it(
     finish_dataset(tmp_path / "told")
     assert main(words(tmp_path / "told", following, tmp_path / "imagined")) == 0
     imagination = Imagination(following_world(), [1.0, 0.5])
-    imagination.start(spoken[1].frames[:1], proprio=spoken[1].proprio[:1], seeds=[1])  # type: ignore[index]
+    imagination.start(spoken[1].frames[:1], signals={"proprio": spoken[1].signals["proprio"][:1]}, seeds=[1])
     expected = imagination.step(spoken[1].actions[None, :8])[0].numpy()
     store = EpisodeStore(tmp_path / "imagined")
     (index,) = [i for i, entry in enumerate(store.entries) if entry.key == spoken[1].key]

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tests.commands.test_fit import POLICY
-from tests.tasks.robot.test_world_model_robot import following
+from tests.tasks.robot.test_world_model_robot import CHECKPOINT, following
 
 TRAINER = {"accelerator": "cpu", "check_val_every_n_epoch": None, "val_check_interval": 4, "log_every_n_steps": 1}
 EPISODES = {"suite": "{suite}", "tasks": "0,1", "num_envs": 4, "workers": 1, "seed": "{seed}", "env_args": {"size": 16}}
@@ -48,7 +48,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "wm.yaml": training(
         "wovr.tasks.world_model.training.WorldModelTraining",
-        {"world_model": following(PROPRIO)},
+        {"world_model": following()},
         "wovr.data.training.world_model.WorldModelData",
         {"batch_size": 4, "val_fraction": 0.25, "val_windows": 8},
     ),
@@ -100,14 +100,13 @@ def rl(name: str, policy: str, world: str, reward: str, data: str, keyframes: st
 
 
 ROUND = {"each_round": True}
-ROBOT = "model.init_args.world_model.init_args.robot.init_args.checkpoint"
 STAGES: list[dict[str, Any]] = [
     collect("demos", "expert", 8),
     fit("sft_fit", "bc.yaml", "{stage:demos}"),
     collect("collect_base", last("sft_fit"), 8),
     success_rate("sr_base", last("sft_fit"), title="cloned policy"),
     fit("robot_fit", "robot.yaml", "{stage:collect_base}"),
-    fit("wm_fit", "wm.yaml", "{stage:collect_base}", args={ROBOT: last("robot_fit")}),
+    fit("wm_fit", "wm.yaml", "{stage:collect_base}", args={CHECKPOINT: last("robot_fit")}),
     fit("reward_fit", "reward.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     fit("value_fit", "value.yaml", ["{stage:demos}", "{stage:collect_base}"]),
     {"name": "keyframes", "command": "data keyframes {stage:demos} {stage:collect_base}", "args": {"seed": "{seed}"}},
@@ -118,7 +117,7 @@ STAGES: list[dict[str, Any]] = [
     fit("robot_refit", "robot.yaml", ["{stage:collect_base}", "{stage:collect_evolved}"], **ROUND,
         args={"init_from": last("robot_refit", "previous"), "trainer.max_steps": 4}),
     fit("wm_refit", "wm.yaml", ["{stage:collect_base}", "{stage:collect_evolved}"], **ROUND,
-        args={ROBOT: last("robot_refit"), "data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"),
+        args={CHECKPOINT: last("robot_refit"), "data.mix": [0.5, 0.5], "init_from": last("wm_refit", "previous"),
               "trainer.max_steps": 4}),
     fit("reward_refit", "reward.yaml", ["{stage:demos}", "{stage:collect_evolved}"], **ROUND,
         args={"init_from": last("reward_refit", "previous"), "trainer.max_steps": 4}),

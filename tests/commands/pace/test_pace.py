@@ -270,6 +270,39 @@ def test_the_chains_that_come_with_the_project_are_within_their_budgets(
     assert places[3] not in places[:3]  # what is measured was not trained on
 
 
+@pytest.mark.parametrize(
+    ("env", "suite", "tasks"),
+    [("metaworld", "mt10", "1,2"), ("libero", "libero_object", ""), ("my_arm:Arm", "s", "0")],
+)
+def test_an_environment_by_name_needs_no_file_and_no_number(
+    env: str,
+    suite: str,
+    tasks: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(NOTEBOOK.parents[1])
+    words = ["--env", env, "--suite", suite, *(["--tasks", tasks] if tasks else [])]
+    assert main(["pace", *words, "--out", str(tmp_path / "out"), "--dry_run", "true"]) == 0
+    printed = capsys.readouterr().out
+    acting = re.findall(r"wovr (?:collect|evaluate) (.*)", printed)
+    assert len(acting) == 8
+    for line in acting:
+        assert f"--env {env} " in line
+        assert (f"--tasks {tasks} " in line) == bool(tasks)
+    assert not re.findall(r"_dim|_channels|touch|data\.memory", printed)
+
+
+def test_an_environment_for_a_chain_that_has_no_place_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(NOTEBOOK.parents[1])
+    words = ["--config", "conf/pace/tabletop.yaml", "--env", "metaworld", "--dry_run", "true"]
+    assert main(["pace", *words]) == 2
+    assert "--env is given, and no stage has a place for it; use conf/pace/small.yaml" in capsys.readouterr().err
+
+
 def test_a_dry_run_shows_stages_commands_and_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,18 +66,19 @@ def test_every_window_is_what_the_episode_holds(folder: Path) -> None:
 
 def test_proprioception_stands_at_every_memory_and_new_frame(folder: Path, tmp_path: Path) -> None:
     batch = windows_of(folder).__getitems__([0, 3, 26])
-    assert (batch.proprio.shape, batch.chunk) == ((3, 12, 0), 8)
+    assert (batch.signals, batch.chunk) == ({}, 8)
     values = [np.random.default_rng(n).normal(size=(length, 5)).astype(np.float32) for n, length in enumerate(LENGTHS)]
     told = [make_episode(n, length, proprio=values[n]) for n, length in enumerate(LENGTHS)]
     write_shard(shard_path(tmp_path, "spatial", 0), told)
     finish_dataset(tmp_path)
     windows = windows_of(tmp_path)
     batch = windows.__getitems__(range(len(windows)))
-    assert (batch.proprio.dtype, batch.proprio.shape) == (torch.float32, (27, 12, 5))
-    for key, start, proprio in zip(batch.keys, batch.start.tolist(), batch.proprio.numpy(), strict=True):
+    felt = batch.signals["proprio"]
+    assert (felt.dtype, felt.shape) == (torch.float32, (27, 12, 5))
+    for key, start, proprio in zip(batch.keys, batch.start.tolist(), felt.numpy(), strict=True):
         frames = np.maximum(np.arange(start - 3, start + 9), 0)
         np.testing.assert_array_equal(proprio, values[int(key[-6:])][frames])
-    assert torch.equal(batch.chunk_proprio, batch.proprio[:, 3:])
+    assert torch.equal(batch.chunk_signals["proprio"], felt[:, 3:])
 
 
 @pytest.mark.parametrize("cache_mb", [0.0, 0.05])  # none, the first episode and a half

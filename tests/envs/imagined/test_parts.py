@@ -43,17 +43,16 @@ def beginnings(*starts: StartState) -> Beginnings:
 def test_starts_bring_their_proprioception() -> None:
     felt = np.arange(8.0).astype(np.float32).reshape(2, 4)
     begun = beginnings(start(0, proprio=felt[0]), start(1, proprio=felt[1]))
-    np.testing.assert_array_equal(begun.proprio, felt)
-    none = beginnings(start(0), start(1)).proprio
-    assert (none.shape, none.dtype) == ((2, 0), np.float32)
+    np.testing.assert_array_equal(begun.signals["proprio"], felt)
+    assert beginnings(start(0), start(1)).signals == {}
 
 
 @pytest.mark.parametrize(
     ("proprio", "line"),
     [
-        ((np.zeros(3), None), "start states with and without proprioception; collect the episodes again"),
-        ((np.zeros(3), np.zeros(4)), r"start states with proprioception of shapes \[\(3,\), \(4,\)\]"),
-        ((np.zeros((1, 3)), np.zeros((1, 3))), r"start states with proprioception of shapes \[\(1, 3\)\]"),
+        ((np.zeros(3), None), "start states with and without proprio; collect the episodes again"),
+        ((np.zeros(3), np.zeros(4)), r"start states with proprio of shapes \[\(3,\), \(4,\)\]"),
+        ((np.zeros((1, 3)), np.zeros((1, 3))), r"start states with proprio of shapes \[\(1, 3\)\]"),
     ],
 )
 def test_proprioception_that_does_not_agree(proprio: tuple[np.ndarray | None, ...], line: str) -> None:

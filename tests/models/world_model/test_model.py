@@ -20,9 +20,11 @@ from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float
 from wovr.models.checkpoint import KEY, load_network, record
+from wovr.models.robot.conditioning import RobotConditioning
 from wovr.models.robot.model import RobotModel
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
 from wovr.models.world_model.backbones.wan import WanBackbone
+from wovr.models.world_model.conditioning import Inputs
 from wovr.models.world_model.context import Context, beside, channels_beside, noise_memory, token_positions
 from wovr.models.world_model.model import WorldModel
 
@@ -155,10 +157,10 @@ def test_ablations_change_what_is_seen() -> None:
     assert changed(whole, "reference")
     assert changed(whole, "0")
     assert not changed(whole, "age")
-    without = tiny_world(reference=False, backbone={"latent_frames": 3, "out_channels": 1024})
+    without = tiny_world(reference=False)
     assert not changed(without, "reference")
     assert changed(without, "0")
-    without = linear_world(reference=False, backbone={"latent_frames": 3})  # no head that looks at the memory
+    without = linear_world(reference=False)  # no head that looks at the memory
     assert not changed(without, "reference")
     assert changed(without, "2")
     one = tiny_world(memory=1)
@@ -172,12 +174,13 @@ def test_ablations_change_what_is_seen() -> None:
 
 def test_a_context_shown_as_channels() -> None:
     latents = PatchAutoencoder().latent_channels
-    whole = tiny_world(context="channels", backbone={"in_channels": 3 * latents + 4 * 3 + 2, "latent_frames": 2})
+    whole = tiny_world(context="channels")
+    assert whole.backbone.in_channels == 3 * latents + 4 * 3 + 2
     assert changed(whole, "reference")
     assert changed(whole, "0")
     # Without a reference, and in the order that the docstring gives.
-    narrow = {"in_channels": 2 * latents + 4 * 3 + 2, "out_channels": 1024, "latent_frames": 2}
-    without = tiny_world(context="channels", reference=False, backbone=narrow)
+    without = tiny_world(context="channels", reference=False)
+    assert without.backbone.in_channels == 2 * latents + 4 * 3 + 2
     assert not changed(without, "reference")
     noisy, shown, actions = torch.randn(2, 5, 2, 3, 4), torch.randn(2, 5, 2, 3, 4), torch.randn(2, 4, 3)
     parts = beside(shown, actions)
@@ -206,7 +209,7 @@ def test_sums_of_actions_are_given_beside_them() -> None:
 
 
 def test_without_a_reference_a_causal_autoencoder_gets_the_memory_s_first_frame() -> None:
-    model = linear_world(autoencoder=CausalAutoencoder(), reference=False, backbone={"latent_frames": 3})
+    model = linear_world(autoencoder=CausalAutoencoder(), reference=False)
     assert not changed(model, "reference")
     context = context_of(model)
     expected = model.autoencoder.encode(frames_to_float(torch.cat([context.memory[:, :1], context.memory], dim=1)))
@@ -226,7 +229,7 @@ def test_the_reference_stands_at_its_real_distance() -> None:
 
 
 def test_a_longer_memory() -> None:
-    model = tiny_world(memory=8, backbone={"latent_frames": 5})
+    model = tiny_world(memory=8)
     context = model.encode_context(pictures(2), pictures(2, 8, seed=1), random_actions(2, 8))
     assert context.latents.shape[2] == 3
     assert model.sample_chunk(context, random_actions(2, 8), noise_of(model)).shape == (2, 768, 2, 2, 2)
@@ -239,8 +242,8 @@ def test_history_as_latents_or_as_frames() -> None:
         context, actions = context_of(by_latents), random_actions(2, 8)
         latents = by_latents.sample_chunk(context, actions, noise_of(by_latents))
         frames = by_latents.decode_chunk(context, latents)
-        carried = by_latents.advance(context, actions, latents, frames, None)
-        encoded = by_frames.advance(context, actions, latents, frames, None)
+        carried = by_latents.advance(context, actions, latents, frames, Inputs())
+        encoded = by_frames.advance(context, actions, latents, frames, Inputs())
         torch.testing.assert_close(carried.latents[:, :, 1:], latents[:, :, -1:])
         expected = by_frames.encode_context(context.reference, frames[:, -4:], actions[:, -4:])
         torch.testing.assert_close(encoded.latents, expected.latents)
@@ -257,10 +260,12 @@ def test_the_configurations_fit_together(name: str) -> None:
     autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])
     with torch.device("meta"):
         backbone = WanBackbone(**numbers.pop("backbone")["init_args"])
-        if "robot" in numbers:  # one that `wovr fit --config conf/robot.yaml` makes
-            fitting = yaml.safe_load((CONF / "robot.yaml").read_text())["model"]["init_args"]
-            numbers["robot"] = RobotModel(**fitting["network"]["init_args"])
-    model = WorldModel(autoencoder, backbone, **numbers)
+        if "conditioning" in numbers:  # one that `wovr fit --config conf/robot.yaml` makes
+            told = numbers.pop("conditioning")["init_args"] | {"robot": RobotModel()}
+            numbers["conditioning"] = RobotConditioning(**told)
+        else:
+            numbers["action_dim"] = 4
+        model = WorldModel(autoencoder, backbone, **numbers)
     size = {"wm": (64, 64), "wm_small": (128, 128)}[name]
     assert backbone.tokens_of(autoencoder.latent_size(size)) == {"wm": 128, "wm_small": 256}[name]
     assert model.memory_slots == model.memory == 4
@@ -270,18 +275,16 @@ def test_the_header_of_the_tiny_configuration_says_what_to_set_without_proprioce
     text = (CONF / "wm.yaml").read_text()
     numbers = yaml.safe_load(text)["model"]["init_args"]["world_model"]["init_args"]
     said = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
-    said = said.split("For episodes without proprioception: ")[1].split(". ")[0]
-    own, of_backbone = said.split(", and of the backbone ")
-    changes, backbone = (
-        {name: yaml.safe_load(value) for name, value in (words.split() for words in part.split(", "))}
-        for part in (own, of_backbone)
-    )
-    numbers |= changes
+    assert (
+        "For episodes without proprioception: conditioning and augmentations null, head copy, head_hidden 768, the "
+        "backbone's cumulative true, and data.memory 4."
+    ) in said
+    numbers |= {"conditioning": None, "head": "copy", "head_hidden": 768}
     autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])
     with torch.device("meta"):
-        network = WanBackbone(**numbers.pop("backbone")["init_args"] | backbone)
-    model = WorldModel(autoencoder, network, **numbers)
-    assert (model.action_dim, model.proprio_dim, model.robot) == (4, 0, None)
+        backbone = WanBackbone(**numbers.pop("backbone")["init_args"] | {"cumulative": True})
+        model = WorldModel(autoencoder, backbone, action_dim=4, **numbers)
+    assert (model.action_dim, backbone.action_dim, backbone.in_channels, backbone.out_channels) == (4, 4, 2322, 768)
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
@@ -325,11 +328,15 @@ def test_the_autoencoder_is_frozen() -> None:
         ({"autoencoder": CausalAutoencoder()}, "head copy with prediction data and CausalAutoencoder"),
         (
             {"backbone": {"in_channels": 48}},
-            "the backbone's in_channels is 48, .* set backbone.init_args.in_channels to 768",
+            "the backbone's in_channels is 48, .* make it 768; set backbone.init_args.in_channels to null",
         ),
-        ({"backbone": {"out_channels": None}}, "set backbone.init_args.out_channels to 1280"),
-        ({"reference": False}, "set backbone.init_args.out_channels to 1024"),
-        ({"chunk": 12}, "set backbone.init_args.latent_frames to 5"),
+        (
+            {"backbone": {"out_channels": 768}},
+            "out_channels is 768, .* make it 1280; set backbone",
+        ),
+        ({"backbone": {"action_dim": 4}}, "action_dim is 4, .* make it 3; set backbone.init_args.action_dim to null"),
+        ({"backbone": {"latent_frames": 4}, "chunk": 12}, "latent_frames is 4, .* make it 5"),
+        ({"action_dim": None}, "action_dim is null; give the dimensions of an action"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wovr.models.checkpoint import register
-from wovr.models.robot.follow_head import COARSE
+from wovr.models.robot.conditioning import RobotConditioning
 from wovr.models.robot.model import RobotModel
 from wovr.models.world_model.autoencoders.base import Autoencoder
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
@@ -48,6 +48,7 @@ def tiny_backbone(seed: int = 0, alive: bool = True, **arguments: Any) -> WanBac
         "in_channels": 768,
         "out_channels": 1280,
         "action_dim": 3,
+        "latent_frames": 4,
         "patch": 1,
         "heads": 2,
         "head_dim": 12,
@@ -57,25 +58,35 @@ def tiny_backbone(seed: int = 0, alive: bool = True, **arguments: Any) -> WanBac
     }
     backbone = WanBackbone(**numbers | arguments)
     if alive:
-        for name, parameter in backbone.named_parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.1 if "proj_out" in name else 0.5)
+        enliven(backbone)
     return backbone
+
+
+def enliven(backbone: WanBackbone) -> None:
+    """Give the answer and the actions of a backbone weight."""
+    for name, parameter in backbone.named_parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1 if "proj_out" in name else 0.5)
 
 
 def tiny_world(
     seed: int = 0, alive: bool = True, backbone: dict[str, Any] | None = None, **arguments: Any
 ) -> WorldModel:
-    """A world model of `tiny_backbone`; `arguments` are those of WorldModel."""
+    """A world model of `tiny_backbone`, whose numbers it derives; `arguments` are those of WorldModel."""
     settings: dict[str, Any] = {"prediction": "data", "head": "copy", "noisy_context": 0.0} | arguments
-    network = tiny_backbone(seed, alive, **(backbone or {}))
-    return WorldModel(settings.pop("autoencoder", PatchAutoencoder(8)), network, **settings).eval()
+    if settings.get("conditioning") is None:
+        settings.setdefault("action_dim", 3)
+    derived = dict.fromkeys(("in_channels", "out_channels", "action_dim", "latent_frames"))
+    network = tiny_backbone(seed, alive=False, **derived | (backbone or {}))
+    model = WorldModel(settings.pop("autoencoder", PatchAutoencoder(8)), network, **settings).eval()
+    if alive:
+        enliven(network)
+    return model
 
 
 def linear_world(seed: int = 0, **arguments: Any) -> WorldModel:
     """The same without the copy head."""
-    backbone = {"out_channels": None} | arguments.pop("backbone", {})
-    return tiny_world(seed, backbone=backbone, **{"prediction": "velocity", "head": "linear"} | arguments)
+    return tiny_world(seed, **{"prediction": "velocity", "head": "linear"} | arguments)
 
 
 def tiny_robot(
@@ -93,22 +104,16 @@ def tiny_robot(
 
 
 def following_world(seed: int = 0, alive: bool = True, **arguments: Any) -> WorldModel:
-    """A world model with `tiny_robot` and head `follow`."""
-    robot = arguments.pop("robot", None) or tiny_robot()
-    latents = PatchAutoencoder(8).latent_channels
-    beside = 5 * len(COARSE) ** 2 + latents  # offsets of four frames and of the one before; the frame that followed
-    backbone = {
-        "in_channels": 3 * latents + 4 * robot.action_dim + 2 + beside,
-        "out_channels": 4 * 96,
-        "action_dim": robot.action_dim + 2 * robot.proprio_dim,
-        "latent_frames": 2,
-    } | arguments.pop("backbone", {})
-    return tiny_world(
-        seed,
-        alive,
-        backbone,
-        **{"robot": robot, "head": "follow", "head_hidden": 16, "context": "channels"} | arguments,
-    )
+    """A world model with `tiny_robot`, or another `robot`, and a head that follows it."""
+    conditioning = RobotConditioning(arguments.pop("robot", None) or tiny_robot(), follow_hidden=16)
+    settings = {"conditioning": conditioning, "head": "linear", "context": "channels"} | arguments
+    return tiny_world(seed, alive, **settings)
+
+
+def robot_of(model: WorldModel) -> RobotModel:
+    """The robot model of a world model that has one."""
+    assert isinstance(model.conditioning, RobotConditioning)
+    return model.conditioning.robot
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

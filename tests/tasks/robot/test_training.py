@@ -178,3 +178,17 @@ def test_what_does_not_fit_together(
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_numbers_that_are_null_are_the_episodes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_hands(Path("hands"), episodes=24)
+    network = {**CONFIG["model"]["init_args"]["network"]}
+    network["init_args"] = {"action_dim": None, "proprio_dim": None, "touch": None, "width": 8}
+    arguments = {**CONFIG["model"]["init_args"], "network": network}
+    Path("null.yaml").write_text(yaml.safe_dump({**CONFIG, "model": {**CONFIG["model"], "init_args": arguments}}))
+    assert main(["fit", "--config", "null.yaml", "--data.folder", "hands", "--out", "run", *SHORT]) == 0
+    robot = load_robot_model(Path("run/checkpoints/last.ckpt"))
+    assert (robot.action_dim, robot.proprio_dim, robot.touch) == (4, 4, [3])
+    options = yaml.safe_load(Path("run/config.yaml").read_text())  # it can be run again on other episodes
+    assert options["model"]["init_args"]["network"]["init_args"]["proprio_dim"] is None

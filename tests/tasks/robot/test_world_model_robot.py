@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import yaml
 
 from tests.data.hands import write_hands
 from tests.data.synthetic import write_dataset
-from tests.models.world_model.tiny_world import following_world, pictures, random_actions, tiny_robot
+from tests.models.world_model.tiny_world import following_world, pictures, random_actions, robot_of, tiny_robot
 from tests.tasks.robot.test_training import CONFIG as ROBOT
 from tests.tasks.robot.test_training import SHORT
 from tests.tasks.world_model.test_training import CONFIG, WORLD
@@ -24,6 +26,7 @@ from wovr.models.robot.loading import load_robot_model
 from wovr.models.world_model.context import noise_memory
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination
+from wovr.tasks.robot.wrong_turns import WrongTurns
 from wovr.tasks.world_model import training as tasks
 from wovr.tasks.world_model.training import WorldModelTraining
 
@@ -33,26 +36,32 @@ GRID = {
 }
 
 Fit = Callable[..., int]
+CHECKPOINT = "model.init_args.world_model.init_args.conditioning.init_args.robot.init_args.checkpoint"
 
 
-def following(proprio_dim: int, checkpoint: str = "") -> dict[str, Any]:
+def following(checkpoint: str = "") -> dict[str, Any]:
     """`WORLD` with a robot model, 4 numbers an action, and the head that follows the hand."""
     world = WORLD["init_args"]
-    beside = 4 * 4 + 2 + 5 * 121 + 768  # memory's actions, row and column, offsets, the frame that followed
-    numbers = {"in_channels": 3 * 768 + beside, "out_channels": 384, "action_dim": 4 + 2 * proprio_dim}
-    more: dict[str, Any] = {
-        "backbone": {
-            **world["backbone"],
-            "init_args": {**world["backbone"]["init_args"], **numbers, "latent_frames": 2},
-        },
-        "head": "follow",
-        "head_hidden": 32,
-        "context": "channels",
-        "robot": {"class_path": "wovr.models.robot.loading.load_robot_model"},
-    }
+    robot: dict[str, Any] = {"class_path": "wovr.models.robot.loading.load_robot_model"}
     if checkpoint:
-        more["robot"]["init_args"] = {"checkpoint": checkpoint}
+        robot["init_args"] = {"checkpoint": checkpoint}
+    own = dict.fromkeys(("in_channels", "out_channels", "action_dim", "latent_frames"))
+    more: dict[str, Any] = {
+        "backbone": {**world["backbone"], "init_args": {**world["backbone"]["init_args"], **own}},
+        "head": "linear",
+        "context": "channels",
+        "conditioning": {
+            "class_path": "wovr.models.robot.conditioning.RobotConditioning",
+            "init_args": {"robot": robot, "follow_hidden": 32},
+        },
+    }
     return {**WORLD, "init_args": {**world, **more}}
+
+
+def augmented(name: str, share: float) -> tuple[str, str]:
+    """Flags of one augmentation."""
+    described = {"class_path": f"wovr.tasks.robot.{name}", "init_args": {"share": share}}
+    return "--model.init_args.augmentations", json.dumps([described])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,7 @@ def robot(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(tmp_path: Path, hands: Path, robot: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """`fit(out, *flags, data=...)` runs the verb in an empty working folder and returns the exit status."""
     monkeypatch.chdir(tmp_path)
-    arguments = {"world_model": following(4, str(robot)), "warmup_steps": 2, "ema_decay": 0.5, "lr": 3e-3}
+    arguments = {"world_model": following(str(robot)), "warmup_steps": 2, "ema_decay": 0.5, "lr": 3e-3}
     Path("tiny.yaml").write_text(
         yaml.safe_dump({**CONFIG, "model": {**CONFIG["model"], "init_args": arguments}}, sort_keys=False)
     )
@@ -101,9 +110,8 @@ def test_training_lowers_the_loss_and_leaves_the_robot_model_alone(
     assert fit("run", *flags, "--model.init_args.pure_noise_share", "1") == 0
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
     world = load_network(Path("run/checkpoints/last.ckpt"), WorldModel)
-    assert world.robot is not None
     fitted = load_robot_model(robot).state_dict()
-    assert all(torch.equal(value, fitted[name]) for name, value in world.robot.state_dict().items())
+    assert all(torch.equal(value, fitted[name]) for name, value in robot_of(world).state_dict().items())
 
 
 def test_held_out_episodes_are_imagined_from_their_own_proprioception(
@@ -113,7 +121,7 @@ def test_held_out_episodes_are_imagined_from_their_own_proprioception(
     start = Imagination.start
 
     def spy(self: Imagination, *arguments: Any, **more: Any) -> None:
-        begun.extend(np.asarray(more["proprio"]))
+        begun.extend(np.asarray(more["signals"]["proprio"]))
         start(self, *arguments, **more)
 
     monkeypatch.setattr(Imagination, "start", spy)
@@ -122,7 +130,7 @@ def test_held_out_episodes_are_imagined_from_their_own_proprioception(
     assert fit("run", "--config", "grid.yaml", *short) == 0
     assert list(Path("run/samples").iterdir())
     store = EpisodeStore(hands)
-    firsts = store.first_proprio(range(len(store)))
+    firsts = store.first_signals(range(len(store)))["proprio"]
     assert len(begun) == 2
     assert all((firsts == one).all(1).any() for one in begun)
 
@@ -130,22 +138,22 @@ def test_held_out_episodes_are_imagined_from_their_own_proprioception(
 def test_wrong_turns(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """They happen in training only, and leave windows without a chunk before them alone."""
     turned: list[bool] = []
-    take = tasks.take_wrong_turns
+    take = WrongTurns.__call__
 
-    def spy(*arguments: Any) -> Any:
-        assert arguments[0].training
-        found = take(*arguments)
-        changed = (found.context.memory != arguments[2].context.memory).flatten(1).any(1)
-        assert not changed[arguments[1].start < 8].any()
+    def spy(self: WrongTurns, model: Any, batch: Any, window: Any) -> Any:
+        assert model.training
+        found = take(self, model, batch, window)
+        changed = (found.context.memory != window.context.memory).flatten(1).any(1)
+        assert not changed[batch.start < 8].any()
         turned.append(bool(changed.any()))
         return found
 
-    monkeypatch.setattr(tasks, "take_wrong_turns", spy)
+    monkeypatch.setattr(WrongTurns, "__call__", spy)
     monkeypatch.setattr(  # the robot model is barely fitted: nothing would be possible
         "wovr.tasks.robot.wrong_turns.wrong_course",
         lambda courses, truth: (courses.values[:, 0], torch.ones(len(truth), dtype=torch.bool)),
     )
-    turns = ("--model.init_args.wrong_turns", "1")
+    turns = augmented("wrong_turns.WrongTurns", 1.0)
     short = ("--trainer.max_steps", "4", "--trainer.val_check_interval", "4")
     assert fit("run", *turns, "--data.memory", "12", *short) == 0
     assert len(turned) == 4
@@ -159,8 +167,8 @@ def test_wrong_turns(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     [
         (["--model.init_args.ema_decay", "0.9"], "weights that are sharded; set ema_decay to null"),
         (
-            ["--model.init_args.ema_decay", "null", "--model.init_args.wrong_turns", "0.5", "--data.memory", "12"],
-            "weights that are sharded; set wrong_turns to 0",
+            ["--model.init_args.ema_decay", "null", *augmented("wrong_turns.WrongTurns", 0.5), "--data.memory", "12"],
+            "WrongTurns cannot be had with weights that are sharded; set augmentations to null",
         ),
         (
             ["--model.init_args.ema_decay", "null", "--model.init_args.muon_lr", "0.01"],
@@ -187,15 +195,13 @@ def test_a_refit_keeps_the_robot_model_that_is_given(fit: Fit, robot: Path, hand
     short = ("--trainer.max_steps", "1", "--trainer.val_check_interval", "1", "--model.init_args.ema_decay", "null")
     assert fit("first", *short) == 0
     further = tmp_path / "robot/checkpoints/last.ckpt"
-    given = ("--model.init_args.world_model.init_args.robot.init_args.checkpoint", str(further))
+    given = (f"--{CHECKPOINT}", str(further))
     still = ("--model.init_args.lr", "1e-12", "--model.init_args.weight_decay", "0")
     assert fit("second", "--init_from", "first/checkpoints/last.ckpt", *given, *still, *short) == 0
     first, second = (load_network(Path(out, "checkpoints/last.ckpt"), WorldModel) for out in ("first", "second"))
-    assert first.robot is not None
-    assert second.robot is not None
-    wanted, before = load_robot_model(further).state_dict(), first.robot.state_dict()
+    wanted, before = load_robot_model(further).state_dict(), robot_of(first).state_dict()
     assert not all(torch.equal(value, before[name]) for name, value in wanted.items())
-    assert all(torch.equal(value, wanted[name]) for name, value in second.robot.state_dict().items())
+    assert all(torch.equal(value, wanted[name]) for name, value in robot_of(second).state_dict().items())
     for ours, theirs in zip(second.backbone.parameters(), first.backbone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -208,8 +214,8 @@ def test_what_does_not_fit_together(fit: Fit, robot: Path, tmp_path: Path, capsy
         assert len(err.splitlines()) == 1
 
     world = "--model.init_args.world_model.init_args"
-    says("set backbone.init_args.action_dim to 12", f"{world}.backbone.init_args.action_dim", "20")
-    says("nowhere.ckpt: no such file", f"{world}.robot.init_args.checkpoint", "nowhere.ckpt")
+    says("set backbone.init_args.action_dim to null", f"{world}.backbone.init_args.action_dim", "20")
+    says("nowhere.ckpt: no such file", f"--{CHECKPOINT}", "nowhere.ckpt")
     silent = write_dataset(tmp_path / "silent", shards=1, episodes=4, num_frames=14, size=(16, 16))
     says("proprio", data=silent)
 
@@ -221,13 +227,15 @@ def test_training_tells_the_truth_of_what_touch_decides() -> None:
     known = torch.ones(3, 12, dtype=torch.bool)
     frames, actions, start = pictures(3, 13), random_actions(3, 12), torch.tensor([8, 8, 8])
     proprio = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(3))
-    window = world.encode_window(frames, actions, known, start, proprio=proprio)
+    window = world.encode_window(frames, actions, known, start, signals={"proprio": proprio})
     torch.manual_seed(4)
     draw = task.draw(window)
     losses = task.losses(window, draw)
     context = noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
     level = draw.sigma.view(-1, 1, 1, 1, 1)
     noisy = (1 - level) * window.new + level * draw.noise
-    for told, same in ((window.states, True), (world.robot_states(window.context, window.actions), False)):
-        error = (world.predict(noisy, draw.sigma, context, window.actions, told) - window.new) / level.clamp(min=0.3)
+    unknowing = replace(context, state={"proprio": context.state["proprio"]})
+    for told, same in ((context, True), (unknowing, False)):
+        inputs = world.inputs(told, window.actions)
+        error = (world.predict(noisy, draw.sigma, context, window.actions, inputs) - window.new) / level.clamp(min=0.3)
         assert torch.allclose(losses, (error**2).flatten(1).mean(1), rtol=1e-6, atol=0) == same

@@ -48,7 +48,7 @@ CONFIG: dict[str, Any] = {
             "world_model": WORLD,
             "warmup_steps": 2,
             "ema_decay": 0.5,
-            "ghosting": 0.5,
+            "augmentations": [{"class_path": "wovr.tasks.robot.ghosting.Ghosting", "init_args": {"share": 0.5}}],
             "huber_scale": [1.0, 0.1],
         },
     },
@@ -346,7 +346,7 @@ def test_compiling_leaves_names_and_numbers_alone(fit: Fit, monkeypatch: pytest.
         (["--model.init_args.pretrained", "nowhere"], "nowhere: no config.json"),
         (
             ["--model.init_args.world_model.init_args.backbone.init_args.out_channels", "768"],
-            "set backbone.init_args.out_channels to 1280",
+            "set backbone.init_args.out_channels to null",
         ),
         (
             ["--model.init_args.world_model.init_args.backbone.init_args.action_dim", "7"],

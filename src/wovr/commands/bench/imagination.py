@@ -6,6 +6,8 @@ counted by torch (matrix products, convolutions and attention).
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -36,6 +38,9 @@ from wovr.models.world_model.model import WorldModel
 from wovr.types import Observation
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_ACTION_DIM = 4
+"""Numbers of an action of a world model whose YAML leaves them to the episodes."""
 
 
 def bench_imagination(
@@ -163,8 +168,8 @@ class _Bench:
         model, parts = self.model, {}
         context, actions, noise = random_inputs(model, batch, self.image_size)
         with self._autocast():
-            states = model.robot_states(context, actions)  # once a chunk: what follows times it with denoising
-            latents = model.sample_chunk(context, actions, noise, [1.0], states)
+            inputs = model.inputs(context, actions)  # once a chunk: what follows times it with denoising
+            latents = model.sample_chunk(context, actions, noise, [1.0], inputs)
             frames = model.decode_chunk(context, latents)
             decode = self._time(lambda: model.decode_chunk(context, latents))
             history = model.history
@@ -172,7 +177,7 @@ class _Bench:
             try:
                 for kind in kinds:
                     model.history = kind  # type: ignore[assignment]
-                    parts[kind] = self._time(lambda: model.advance(context, actions, latents, frames, states))
+                    parts[kind] = self._time(lambda: model.advance(context, actions, latents, frames, inputs))
             finally:
                 model.history = history
             denoise = []
@@ -196,11 +201,11 @@ class _Bench:
 def make_world_model(path: Path, device: torch.device) -> WorldModel:
     """A world model with random weights from the YAML of its training, made on the device.
 
-    Its robot model comes from the checkpoint that the YAML names; while there is none, one of the numbers of
-    conf/robot.yaml stands in, which computes as much.
+    Networks in it that come from checkpoints that are not there yet are made with random weights too, and actions of
+    which nobody says how many dimensions they have are of four.
 
     Raises:
-        UserError: No such file, none that describes a world model, or a robot model that does not fit it.
+        UserError: No such file, none that describes a world model, or parts that do not fit together.
     """
     try:
         described = yaml.safe_load(path.read_text())["model"]["init_args"]["world_model"]
@@ -210,7 +215,10 @@ def make_world_model(path: Path, device: torch.device) -> WorldModel:
         raise UserError(
             f"{path}: has no key model.init_args.world_model", "give the YAML of a world model's training"
         ) from error
-    _stand_in_for_the_robot(described)
+    described = _stand_in(described)
+    arguments = described.get("init_args") if isinstance(described, dict) else None
+    if isinstance(arguments, dict) and not arguments.get("conditioning") and not arguments.get("action_dim"):
+        arguments["action_dim"] = _ACTION_DIM
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--world_model", type=WorldModel)
     try:
@@ -219,19 +227,23 @@ def make_world_model(path: Path, device: torch.device) -> WorldModel:
     except ArgumentError as error:
         raise UserError(f"{path}: model.init_args.world_model: {error}", "see conf/wm.yaml") from error
     world: WorldModel = made.world_model
-    if world.robot is not None and not world.robot.spread.any():  # not fitted: by 0 nothing can be divided
-        world.robot.spread.fill_(1.0)
     return world
 
 
-def _stand_in_for_the_robot(described: Any) -> None:
-    """Put a robot model with random weights where the description names a checkpoint that is not there."""
-    arguments = described.get("init_args") if isinstance(described, dict) else None
-    if not isinstance(arguments, dict) or not isinstance(arguments.get("robot"), dict):
-        return
-    checkpoint = (arguments["robot"].get("init_args") or {}).get("checkpoint")
-    if checkpoint is not None and not Path(checkpoint).exists():
-        arguments["robot"] = {"class_path": "wovr.models.robot.model.RobotModel"}
+def _stand_in(described: Any) -> Any:
+    """A description in which a network stands wherever one was to be loaded from a checkpoint that is not there."""
+    if isinstance(described, list):
+        return [_stand_in(item) for item in described]
+    if not isinstance(described, dict):
+        return described
+    checkpoint = (described.get("init_args") or {}).get("checkpoint")
+    if checkpoint is None or Path(checkpoint).exists():
+        return {key: _stand_in(value) for key, value in described.items()}
+    module, _, name = str(described["class_path"]).rpartition(".")
+    network = get_type_hints(getattr(importlib.import_module(module), name))["return"]
+    if inspect.isabstract(network):
+        return described
+    return {"class_path": f"{network.__module__}.{network.__qualname__}"}
 
 
 def random_inputs(
@@ -242,9 +254,8 @@ def random_inputs(
     pictures = torch.randint(0, 256, (batch, *image_size, 3), generator=generator, dtype=torch.uint8)
     actions = torch.rand(batch, model.chunk, model.action_dim, generator=generator) * 2 - 1
     noise = torch.randn(batch, *model.latent_shape(image_size), generator=generator)
-    # Any state is as fast to follow as another: the mean one.
-    proprio = None if model.robot is None else model.robot.mean.expand(batch, -1)
-    return model.encode_context(pictures.to(device), proprio=proprio), actions.to(device), noise.to(device)
+    context = model.encode_context(pictures.to(device), signals=model.conditioning.example(batch))
+    return context, actions.to(device), noise.to(device)
 
 
 @torch.no_grad()

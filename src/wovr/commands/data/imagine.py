@@ -190,14 +190,14 @@ def _start(imagination: Imagination, episodes: Sequence[Episode], first: Sequenc
     index = window_index(np.array(first), model.memory, 0)
     memories = [episode.frames[of[1:]] for episode, of in zip(episodes, index.frames, strict=True)]
     actions = [np.concatenate([e.actions, neutral])[of] for e, of in zip(episodes, index.actions, strict=True)]
-    states = [e.proprio[start] for e, start in zip(episodes, first, strict=True) if e.proprio is not None]
-    # Where they do not all hold the same: none, and the world model says what it needs.
-    alike = len(states) == len(episodes) and len({state.shape for state in states}) == 1
+    known = [{name: v[start] for name, v in e.signals.items()} for e, start in zip(episodes, first, strict=True)]
+    # What they do not all hold alike is left out, and the world model says what it needs.
+    alike = [name for name in known[0] if len({np.shape(of[name]) if name in of else None for of in known}) == 1]
     imagination.start(
         np.stack([episode.frames[0] for episode in episodes]),
         np.stack(memories),
         np.stack(actions),
         age=np.array(first, np.float32),
-        proprio=np.stack(states) if alike else np.zeros((len(episodes), 0), np.float32),
+        signals={name: np.stack([of[name] for of in known]) for name in alike},
         seeds=seeds,
     )

@@ -30,14 +30,14 @@ class HeldOutBatch:
         other_actions: (B, T - 1, A) float32, the actions of each one's partner, an episode of the same data; None where
             there is no other.
         other_lengths: (B,) int64, frames that those produce, the first one included.
-        proprio: (B, P) float32, proprioception at the first frames; P is 0 where the episodes hold none.
+        signals: What else all episodes hold, at the first frames, by name: (B, P) float32 each.
     """
 
     episodes: list[int]
     rollouts: ImaginedBatch
     other_actions: Tensor | None
     other_lengths: Tensor
-    proprio: Tensor
+    signals: dict[str, Tensor]
 
 
 class HeldOutEpisodes:
@@ -158,7 +158,7 @@ class HeldOutEpisodes:
             rollouts,
             None if other_actions is None else torch.from_numpy(other_actions).to(device),
             torch.tensor([min(self.store.entries[index].num_frames, longest) for index in others], device=device),
-            torch.from_numpy(self.store.first_proprio(episodes)).to(device),
+            {name: torch.from_numpy(v).to(device) for name, v in self.store.first_signals(episodes).items()},
         )
 
     def _actions(self, episode: int, count: int) -> np.ndarray:

@@ -35,12 +35,14 @@ IMAGINED, COPIED, REAL = "world model", "first frame copied", "real frames"
 class RolloutMaker(Protocol):
     """Whatever imagines."""
 
-    def __call__(self, reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+    def __call__(
+        self, reference: Tensor, signals: Mapping[str, Tensor], actions: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         """Imagine what follows.
 
         Args:
             reference: (N, H, W, 3) uint8, first frames.
-            proprio: (N, P) float32, proprioception there; P is 0 where the episodes hold none.
+            signals: What else is known there, by name: (N, P) float32 each.
             actions: (N, n, A) float32.
             seeds: One a rollout.
 
@@ -114,11 +116,11 @@ def measure_quality(
         for batch in held_out.batches(measurement.batch_size, looks, measurement.device):
             seeds = [rollout_seed(measurement.seed, episode) for episode in batch.episodes]
             reference, real = batch.rollouts.real[:, 0], batch.rollouts.real
-            imagined = _with_first(reference, clock(maker, reference, batch.proprio, batch.rollouts.actions, seeds))
+            imagined = _with_first(reference, clock(maker, reference, batch.signals, batch.rollouts.actions, seeds))
             copied = reference[:, None].expand_as(real)
             futures: dict[str, Swapped | None] = dict.fromkeys(rows)
             if swapping and batch.other_actions is not None:
-                other = _with_first(reference, maker(reference, batch.proprio, batch.other_actions, seeds))
+                other = _with_first(reference, maker(reference, batch.signals, batch.other_actions, seeds))
                 truth, lengths = None, batch.other_lengths
                 if simulated:
                     try:
@@ -190,11 +192,16 @@ class Clock:
         self.times: list[tuple[int, float]] = []
 
     def __call__(
-        self, maker: RolloutMaker, reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]
+        self,
+        maker: RolloutMaker,
+        reference: Tensor,
+        signals: Mapping[str, Tensor],
+        actions: Tensor,
+        seeds: Sequence[int],
     ) -> Tensor:
         """Imagine, and note how long it took."""
         started = time.perf_counter()
-        frames = maker(reference, proprio, actions, seeds)
+        frames = maker(reference, signals, actions, seeds)
         if frames.is_cuda:
             torch.cuda.synchronize(frames.device)
         self.times.append((frames.shape[0] * frames.shape[1], time.perf_counter() - started))

@@ -176,12 +176,14 @@ class ImaginedRollouts:
         self.imagination = imagination
 
     @torch.no_grad()
-    def __call__(self, reference: Tensor, proprio: Tensor, actions: Tensor, seeds: Sequence[int]) -> Tensor:
+    def __call__(
+        self, reference: Tensor, signals: Mapping[str, Tensor], actions: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         """See `RolloutMaker`."""
         chunk, count = self.imagination.model.chunk, actions.shape[1]
         missing = -count % chunk
         actions = torch.cat([actions, actions[:, -1:].expand(-1, missing, -1)], dim=1)
-        self.imagination.start(reference, proprio=proprio, seeds=seeds)
+        self.imagination.start(reference, signals=signals, seeds=seeds)
         frames = [self.imagination.step(part) for part in actions.split(chunk, dim=1)]
         return torch.cat(frames, dim=1)[:, :count]
 

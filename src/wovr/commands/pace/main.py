@@ -13,6 +13,7 @@ budget, its sizes, and that the classifier is refined beside the world model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,23 @@ from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 from wovr.runs import only_run
 
+TABLETOP, SMALL = "conf/pace/tabletop.yaml", "conf/pace/small.yaml"
+"""Chains: the tabletop's own, and one of a smaller size for any environment."""
+
 _LOCK_SECONDS = 10.0  # for the stage of a killed chain to end
 
 
 def pace(
     stages: list,  # jsonargparse would read "-50:" in a list[dict[str, Any]] as YAML once more
     suite: str = "spatial",
+    env: str | None = None,
+    env_args: dict | None = None,  # not dict[str, Any], as above
+    tasks: str | None = None,
     out: Path = Path("runs/pace"),
     seed: int = 0,
     rounds: int = 1,
     first_round: dict[str, str] | None = None,
-    variables: dict | None = None,  # not dict[str, Any], as above
+    variables: dict | None = None,  # not dict[str, Any]
     budget: dict[str, int] | None = None,
     jobs: int = 1,
     dry_run: bool = False,
@@ -59,6 +66,9 @@ def pace(
         stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, alone,
             each_round.
         suite: Suite of the environment; {suite} in the stages.
+        env: Environment, as for wovr collect; {env} in the stages. Null for what the chain says.
+        env_args: Its arguments; {env_args} in the stages. Null for what the chain says.
+        tasks: Comma list of task indices or names; {tasks} in the stages. Null for what the chain says, or all.
         out: Folder of the chain; {out} in the stages.
         seed: Seed; {seed} in the stages.
         rounds: How often the stages that say each_round are repeated.
@@ -71,7 +81,9 @@ def pace(
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
     """
-    chain = read_stages(stages, rounds, first_round, variables)
+    given_too = {"env": env, "env_args": env_args, "tasks": tasks}
+    filled = with_environment(stages, variables or {}, given_too)
+    chain = read_stages(stages, rounds, first_round, filled)
     chosen = choose_stages(chain, from_stage, until)
     limit = read_budget(budget or {})
     if jobs < 1:
@@ -94,6 +106,33 @@ def pace(
         changed = [stage.name for stage in chain if is_finished(stage, given) and stage.name not in finished]
         path = write_report(chain, given, count_budget(chain, limit, finished), rounds, changed)
     print(f"report: {path}")
+
+
+def with_environment(stages: Sequence[Any], variables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of a chain, with those of the environment that the command line gives in their place.
+
+    Raises:
+        UserError: One is given that the stages have no place for.
+    """
+    text = json.dumps(stages, default=str)
+    for name, value in given.items():
+        if value is not None and f"{{{name}}}" not in text:
+            raise UserError(f"--{name} is given, and no stage has a place for it", f"use {SMALL}, or write {{{name}}}")
+    return {"env_args": None, "tasks": None, **variables, **{k: v for k, v in given.items() if v is not None}}
+
+
+def default_chain(args: Sequence[str]) -> list[str]:
+    """The command line with a chain, if it names none: the tabletop's own, or for another environment the small one."""
+    words = list(args)
+    flags = {word.partition("=")[0] for word in words}
+    if flags & {"--config", "--stages", "--help", "-h"}:
+        return words
+    named = [
+        (word.partition("=")[2] if "=" in word else after)
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+        if word.partition("=")[0] == "--env"
+    ]
+    return ["--config", SMALL if named and named[-1] != "tabletop" else TABLETOP, *words]
 
 
 def read_budget(budget: Mapping[str, Any]) -> int | None:
@@ -169,14 +208,16 @@ def main(args: Sequence[str]) -> None:
     """
     parser = OptionsParser(prog="wovr pace", exit_on_error=False, description=(pace.__doc__ or "").split("\n\n")[0])
     parser.add_argument(
-        "--config", action="config", help="YAML of the chain, e.g. conf/pace/tabletop.yaml; a second adds to the first."
+        "--config",
+        action="config",
+        help=f"YAML of the chain, {TABLETOP} by default, or {SMALL} with another --env; a second adds to the first.",
     )
     parser.add_function_arguments(pace, skip={"from_stage"}, as_group=False)
     # `from` is a word of Python's.
     parser.add_argument(
         "--from", type=str | None, default=None, help="Begin with this stage and take those before it as they are."
     )
-    words = find_config_files(args)
+    words = find_config_files(default_chain(args))
     try:
         parsed = parser.parse_args(words)
     except ArgumentError as error:

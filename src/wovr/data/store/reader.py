@@ -224,15 +224,28 @@ class EpisodeStore:
         dims = {self._header(entry, "proprio.npy")[0][1] for entry in self.entries}
         return dims.pop() if len(dims) == 1 else 0
 
-    def first_proprio(self, indices: Sequence[int]) -> np.ndarray:
-        """(N, P) float32, what the robot says of itself at the first frames of some episodes; P is `proprio_dim`.
+    @property
+    def signal_dims(self) -> dict[str, int]:
+        """Numbers, at each frame, of what all episodes hold beside frames and actions, by name."""
+        return {"proprio": self.proprio_dim} if self.proprio_dim else {}
+
+    def signals(self, index: int) -> dict[str, np.ndarray]:
+        """What an episode holds beside frames and actions, of `signal_dims`: (T, P) float32 each, by name.
 
         Raises:
             UserError: It is damaged.
         """
-        if not self.proprio_dim:
-            return np.zeros((len(indices), 0), np.float32)
-        return np.stack([states[0] for states in map(self.proprio, indices) if states is not None])
+        found = {name: self._optional(index, name) for name in self.signal_dims}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def first_signals(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """The same at the first frames of some episodes: (N, P) float32 each.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        found = [self.signals(index) for index in indices]
+        return {name: np.stack([values[name][0] for values in found]) for name in self.signal_dims}
 
     def encoded_video(self, index: int) -> bytes:
         """The bytes of an episode's video.

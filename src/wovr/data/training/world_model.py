@@ -35,7 +35,7 @@ class WorldModelBatch:
         known: (B, M + K) bool, False where no action produced the frame: the first frame, and repetitions of it.
         start: (B,) int64, index of the last memory frame in its episode.
         keys: Keys of the episodes.
-        proprio: (B, M + K, P) float32, proprioception at each of these frames; P is 0 where the episodes hold none.
+        signals: What else all episodes hold, at each of these frames, by name: (B, M + K, P) float32 each.
         chunk: K.
         latents: (B, 1 + (M + K) / 4, C, h, w) float32, the frames encoded: the first, then each group of four. None
             where they are not cached.
@@ -46,7 +46,7 @@ class WorldModelBatch:
     known: Tensor
     start: Tensor
     keys: list[str]
-    proprio: Tensor
+    signals: dict[str, Tensor]
     chunk: int
     latents: Tensor | None = None
 
@@ -54,9 +54,9 @@ class WorldModelBatch:
         return len(self.keys)
 
     @property
-    def chunk_proprio(self) -> Tensor:
-        """(B, 1 + K, P) float32, proprioception before and after each action of the chunk."""
-        return self.proprio[:, -1 - self.chunk :]
+    def chunk_signals(self) -> dict[str, Tensor]:
+        """(B, 1 + K, P) float32 each, the signals before and after each action of the chunk."""
+        return {name: values[:, -1 - self.chunk :] for name, values in self.signals.items()}
 
 
 class WorldModelWindows:
@@ -91,11 +91,10 @@ class WorldModelWindows:
         self._frames = np.empty((int(lengths[fits].sum()), height, width, 3), np.uint8)
         # One row more, of zeros, which index NO_ACTION finds.
         self._actions: list[np.ndarray] = []
-        self._proprio: list[np.ndarray] = []
+        self._signals: list[dict[str, np.ndarray]] = []
         for index, row, length in zip(episodes, self._rows, lengths, strict=True):
             self._actions.append(np.concatenate([store.actions(index), np.zeros((1, store.action_dim), np.float32)]))
-            states = store.proprio(index) if store.proprio_dim else None
-            self._proprio.append(np.zeros((length, 0), np.float32) if states is None else states)
+            self._signals.append(store.signals(index))
             if row >= 0:
                 self._frames[row : row + length] = store.frames(index)
 
@@ -118,14 +117,17 @@ class WorldModelWindows:
         for i in np.flatnonzero(~cached):
             frames[i] = self._decode(int(self.episodes[episode[i]]), index.frames[i])
         actions = np.stack([self._actions[e][of] for e, of in zip(episode, index.actions, strict=True)])
-        proprio = np.stack([self._proprio[e][of[1:]] for e, of in zip(episode, index.frames, strict=True)])
+        signals = {
+            name: np.stack([self._signals[e][name][of[1:]] for e, of in zip(episode, index.frames, strict=True)])
+            for name in self.store.signal_dims
+        }
         return WorldModelBatch(
             frames=torch.from_numpy(frames),
             actions=torch.from_numpy(actions),
             known=torch.from_numpy(index.actions != NO_ACTION),
             start=torch.from_numpy(start),
             keys=[self.store.entries[e].key for e in self.episodes[episode]],
-            proprio=torch.from_numpy(proprio),
+            signals={name: torch.from_numpy(values) for name, values in signals.items()},
             chunk=self.chunk,
             latents=None if self.latents is None else self._latents(self.latents, episode, index.frames),
         )
@@ -206,7 +208,7 @@ class WorldModelData(EpisodeData):
         batch_size: Windows a batch (and process).
         mix: Share of each folder in training, e.g. [0.5, 0.5] for as much of a small new one as of a large old one;
             null for shares by their numbers of windows.
-        memory: Memory frames of a window; the world model's, rounded up to a multiple of 4.
+        memory: Memory frames of a window; null for what the training needs, or 4.
         chunk: New frames of a window, K; that of the world model.
         start_fraction: Share of windows, beyond those that come anyway, that start at an episode's first frame, where
             the memory is that frame repeated.
@@ -223,7 +225,7 @@ class WorldModelData(EpisodeData):
         folder: str | list[str],
         batch_size: int = 32,
         mix: list[float] | None = None,
-        memory: int = 4,
+        memory: int | None = None,
         chunk: int = CHUNK,
         start_fraction: float = 0.05,
         skip_short: bool = False,
@@ -269,6 +271,7 @@ class WorldModelData(EpisodeData):
         if self._train is not None:
             return
         train, val = self.split()
+        self.memory = FRAMES_PER_LATENT if self.memory is None else self.memory
         self._train = WorldModelWindows(self.store, train, self.memory, self.chunk, self.cache_mb)
         groups = [
             [position for position, index in enumerate(train) if self._folder_of(index) == folder]

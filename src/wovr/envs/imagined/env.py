@@ -405,7 +405,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
                 begin.memory,
                 begin.memory_actions,
                 age=begin.age,
-                proprio=begin.proprio,
+                signals=begin.signals,
                 seeds=[seed % 2**63 for _, seed in starts.values()],
             )
             parts.append(self.imagination.snapshot())

@@ -51,7 +51,7 @@ class Beginnings:
         memory: (R, M, H, W, 3) uint8, frames up to and including the start, the first one repeated where there are
             fewer than M.
         memory_actions: (R, M, A) float32, the action that produced each; neutral where none did.
-        proprio: (R, P) float32, what the robots know of themselves at the start; P = 0 where no start says it.
+        signals: What else is known at the starts, by name: (R, P) float32 each.
         age: (R,) float32, frames from the reference to the start.
         horizon: (R,) int64, actions left.
         instructions: R sentences.
@@ -61,7 +61,7 @@ class Beginnings:
     reference: np.ndarray
     memory: np.ndarray
     memory_actions: np.ndarray
-    proprio: np.ndarray
+    signals: dict[str, np.ndarray]
     age: np.ndarray
     horizon: np.ndarray
     instructions: list[str]
@@ -82,7 +82,7 @@ def prepare_starts(
 
     Raises:
         UserError: A start state without a reference frame, with arrays of other shapes, without a horizon, or of a task
-            that is not known; proprioception that only some have, or that differs in size.
+            that is not known; a signal that only some have, or that differs in size.
     """
     judged = set(known)
     references, memories, actions, ages, horizons = [], [], [], [], []
@@ -120,7 +120,7 @@ def prepare_starts(
         np.stack(references),
         np.stack(memories),
         np.stack(actions).astype(np.float32),
-        _proprio(starts),
+        _signals(starts),
         np.array(ages, np.float32),
         np.array(horizons, np.int64),
         [pool.instruction(start.suite, start.task) for start in starts],
@@ -128,14 +128,16 @@ def prepare_starts(
     )
 
 
-def _proprio(starts: Sequence[StartState]) -> np.ndarray:
-    """(R, P) float32, P = 0 where no start has any."""
-    values = [np.zeros(0) if start.proprio is None else np.asarray(start.proprio) for start in starts]
-    shapes = sorted({value.shape for value in values})
-    if len(shapes) > 1 or len(shapes[0]) != 1:
-        what = "with and without proprioception" if (0,) in shapes else f"with proprioception of shapes {shapes}"
-        raise UserError(f"start states {what}", "collect the episodes again")
-    return np.stack(values).astype(np.float32)
+def _signals(starts: Sequence[StartState]) -> dict[str, np.ndarray]:
+    """(R, P) float32 each, by name."""
+    found = {}
+    for name in sorted({name for start in starts for name in start.signals}):
+        shapes = sorted({np.shape(start.signals.get(name, [])) for start in starts})
+        if len(shapes) > 1 or len(shapes[0]) != 1:
+            what = f"with and without {name}" if (0,) in shapes else f"with {name} of shapes {shapes}"
+            raise UserError(f"start states {what}", "collect the episodes again")
+        found[name] = np.stack([start.signals[name] for start in starts]).astype(np.float32)
+    return found
 
 
 def _checked(frames: np.ndarray | None, where: str, what: str, size: tuple[int, int], many: bool = False) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wovr.errors import UserError
 from wovr.functional.chunk_sums import sum_log_probs
 from wovr.functional.coherent import coherent_log_probs, latent_nodes, tilted
-from wovr.models.checkpoint import Network
+from wovr.models.checkpoint import Network, known
 from wovr.types import CHUNK, Observation
 
 
@@ -134,7 +134,7 @@ class Policy(Network, ABC):
 
     Args:
         chunk: Actions of a chunk, K.
-        action_dim: Dimensions of an action, A.
+        action_dim: Dimensions of an action, A; in a training null is what the episodes have.
         bins: Tokens an action dimension is cut into.
 
     Attributes:
@@ -144,10 +144,10 @@ class Policy(Network, ABC):
     kind: ClassVar[str] = "policy"
     for_rl: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, chunk: int = CHUNK, action_dim: int = 4, bins: int = 33) -> None:
+    def __init__(self, chunk: int = CHUNK, action_dim: int | None = 4, bins: int = 33) -> None:
         super().__init__()
         self.chunk = chunk
-        self.action_dim = action_dim
+        self.action_dim = known("action_dim", action_dim)
         self.bins = bins
         self.tokenizer = ActionTokenizer(bins)
 

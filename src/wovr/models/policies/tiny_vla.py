@@ -119,7 +119,7 @@ class TinyVLA(Policy):
 
     Args:
         chunk: Actions of a chunk, K.
-        action_dim: Dimensions of an action, A.
+        action_dim: Dimensions of an action, A; in a training null is what the episodes have.
         bins: Tokens an action dimension is cut into; an odd number has an exact zero.
         channels: Channels after each of the two stride-2 convolutions; multiples of 8.
         width: Features of the decoder.
@@ -141,7 +141,7 @@ class TinyVLA(Policy):
     def __init__(
         self,
         chunk: int = CHUNK,
-        action_dim: int = 4,
+        action_dim: int | None = 4,
         bins: int = 33,
         channels: Sequence[int] = (48, 96),
         width: int = 128,
@@ -159,10 +159,10 @@ class TinyVLA(Policy):
         self.queries = nn.Parameter(torch.randn(chunk, width) * 0.1)
         self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, action_dim * bins)
+        self.head = nn.Linear(width, self.action_dim * bins)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.log_sharpness = nn.Parameter(torch.zeros(action_dim))
+        self.log_sharpness = nn.Parameter(torch.zeros(self.action_dim))
 
     def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
         """See `Policy.logits`.

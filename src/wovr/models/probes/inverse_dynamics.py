@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from wovr.models.checkpoint import Network
+from wovr.models.checkpoint import Network, known
 from wovr.models.probes.keypoints import KeypointEncoder, Keypoints, network_images
 
 _SHIFT_SCALE = 16.0
@@ -36,7 +36,7 @@ class InverseDynamics(Network):
     """Keypoints of each frame, and a perceptron over how they move within a window.
 
     Args:
-        action_dim: Dimensions of an action, A.
+        action_dim: Dimensions of an action, A; in a training null is what the episodes have.
         window: Frames of a window, W; an action's effect goes on for a frame or two.
         keypoints: Keypoints of a frame, K.
         channels: Channels of the convolutions; multiples of 8.
@@ -48,7 +48,7 @@ class InverseDynamics(Network):
 
     def __init__(
         self,
-        action_dim: int = 4,
+        action_dim: int | None = 4,
         window: int = 4,
         keypoints: int = 32,
         channels: Sequence[int] = (16, 32, 48),
@@ -58,14 +58,14 @@ class InverseDynamics(Network):
         super().__init__()
         if window < 2:
             raise ValueError(f"window is {window}: at least two frames are needed")
-        self.action_dim = action_dim
+        self.action_dim = known("action_dim", action_dim)
         self.window = window
         self.width = width
         self.encoder = KeypointEncoder(keypoints, channels, size)
         self.look = nn.Linear(2 * keypoints + channels[-1], width // 2)
         inputs = 2 * keypoints * window + window * (width // 2)  # mean places, their shifts, what each frame looks like
         self.hidden = nn.Sequential(nn.Linear(inputs, 2 * width), nn.SiLU(), nn.Linear(2 * width, width), nn.SiLU())
-        self.head = nn.Linear(width, (window - 1) * action_dim)
+        self.head = nn.Linear(width, (window - 1) * self.action_dim)
 
     def forward(self, images: Tensor) -> WindowReading:
         """Read every window: (B, T, 3, H, W) float in [-1, 1], T >= W."""

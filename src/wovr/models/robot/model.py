@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wovr.errors import UserError
-from wovr.models.checkpoint import Network
+from wovr.models.checkpoint import Network, known
 from wovr.models.robot.touch import Courses, TouchHead
 from wovr.types import CHUNK
 
@@ -32,11 +32,13 @@ class RobotModel(Network):
     proprioception itself.
 
     Args:
-        action_dim: Dimensions of an action, A.
-        proprio_dim: Numbers of the proprioception, P, at least 3: the first are the hand's position (x, y, z).
+        action_dim: Dimensions of an action, A; in a training null is what the episodes have.
+        proprio_dim: Numbers of the proprioception, P, at least 3: the first are the hand's position (x, y, z). Null as
+            above.
         width: Units of the recurrent network.
         touch: Which numbers of the proprioception, from 0, say whether something is held: how far each finger is open.
-            They are guessed from the picture too, once for a chunk; null for none of them.
+            They are guessed from the picture too, once for a chunk; none where the list is empty. In a training null is
+            those that the episodes show to be so (`wovr.tasks.robot.fingers`); else it is none.
         chunk: Actions of a chunk, K; only `touch` looks at it.
 
     Attributes:
@@ -53,13 +55,14 @@ class RobotModel(Network):
 
     def __init__(
         self,
-        action_dim: int = 4,
-        proprio_dim: int = 8,
+        action_dim: int | None = 4,
+        proprio_dim: int | None = 8,
         width: int = 64,
         touch: list[int] | None = None,
         chunk: int = CHUNK,
     ) -> None:
         super().__init__()
+        action_dim, proprio_dim = known("action_dim", action_dim), known("proprio_dim", proprio_dim)
         if proprio_dim < 3:
             raise UserError(f"proprio_dim is {proprio_dim}", "give 3 or more: x, y, z of the hand come first")
         self.touch = [] if touch is None else list(touch)

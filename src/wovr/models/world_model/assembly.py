@@ -1,4 +1,4 @@
-"""What a world model is assembled from has to fit together: numbers, heads, and the backbone's channels."""
+"""What a world model is assembled from has to fit together: its numbers, and those its backbone follows from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import torch
 
 from wovr.errors import UserError
 from wovr.functional import flow
-from wovr.models.robot.follow_head import FollowHead
 from wovr.models.world_model.autoencoders.base import FRAMES_PER_LATENT
-from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
+from wovr.models.world_model.backbones.base import Backbone
+from wovr.models.world_model.conditioning import Conditioning
 from wovr.models.world_model.context import channels_beside
-from wovr.models.world_model.heads import CopyHead
 
 if TYPE_CHECKING:
     from wovr.models.world_model.model import WorldModel
@@ -28,18 +27,6 @@ def check_numbers(model: WorldModel, noisy_context: list[float], neutral: list[f
     def refuse(problem: str, remedy: str) -> None:
         raise UserError(f"world_model: {problem}", remedy)
 
-    robot = model.robot
-    if robot is not None and robot.action_dim != model.action_dim:
-        refuse(
-            f"the robot model's actions have {robot.action_dim} dimensions and its proprioception {robot.proprio_dim}, "
-            f"the backbone's action_dim is {model.backbone.action_dim}",
-            f"set backbone.init_args.action_dim to {robot.action_dim + 2 * robot.proprio_dim}",
-        )
-    if robot is not None and robot.touch and robot.chunk != model.chunk:
-        refuse(
-            f"chunk is {model.chunk}, the robot model's {robot.chunk}",
-            "fit a robot model with data.chunk and the network's chunk as here",
-        )
     if model.chunk < FRAMES_PER_LATENT or model.chunk % FRAMES_PER_LATENT:
         refuse(f"chunk is {model.chunk}", f"give a multiple of {FRAMES_PER_LATENT}")
     if model.memory < 1 or (model.memory > FRAMES_PER_LATENT and model.memory % FRAMES_PER_LATENT):
@@ -64,69 +51,38 @@ def check_numbers(model: WorldModel, noisy_context: list[float], neutral: list[f
     if len(neutral) != model.action_dim:
         refuse(
             f"neutral_action has {len(neutral)} numbers, an action {model.action_dim}",
-            "give as many numbers as the backbone's action_dim",
+            "give as many numbers as action_dim",
         )
 
 
-def make_copy_head(model: WorldModel, hidden: int | None) -> CopyHead:
-    """The head `copy`.
+def choose_action_dim(given: int | None, conditioning: Conditioning, backbone: Backbone) -> int:
+    """Dimensions of an action: what was given, or what a part was made for.
 
     Raises:
-        UserError: It cannot be had with the rest.
+        UserError: Nobody says.
     """
-    if model.prediction != "data" or not isinstance(model.autoencoder, PatchAutoencoder):
-        raise UserError(
-            f"head copy with prediction {model.prediction} and {type(model.autoencoder).__name__}",
-            "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
-        )
-    return CopyHead(model.autoencoder, model.reference, hidden)
+    if given is not None:
+        return given
+    if conditioning.action_dim is not None:
+        return conditioning.action_dim
+    if backbone.given["action_dim"] is None:
+        raise UserError("world_model: action_dim is null", "give the dimensions of an action")
+    return backbone.given["action_dim"] - conditioning.told_dim
 
 
-def make_follow_head(model: WorldModel, hidden: int | None) -> FollowHead:
-    """The head `follow`.
-
-    Raises:
-        UserError: It cannot be had with the rest.
-    """
-    if (
-        model.prediction != "data"
-        or not isinstance(model.autoencoder, PatchAutoencoder)
-        or model.context != "channels"
-        or model.robot is None
-        or hidden is None
-    ):
-        raise UserError(
-            "head follow needs prediction data, PatchAutoencoder, context channels, a robot model and head_hidden",
-            "set them, or use head copy",
-        )
-    return FollowHead(model.autoencoder, model.reference, model.robot.proprio_dim, hidden)
-
-
-def check_backbone(model: WorldModel) -> None:
-    """Compare the backbone's channels and clip with what the rest makes them.
-
-    Raises:
-        UserError: Which number to set.
-    """
-    channels = model.autoencoder.latent_channels
+def backbone_numbers(model: WorldModel) -> dict[str, int]:
+    """What the parts of a world model make its backbone's channels, actions and clip."""
+    channels, conditioning = model.autoencoder.latent_channels, model.conditioning
     shown = int(model.reference) + model.memory_latents
     as_channels = model.context == "channels"
     more = channels_beside(channels, shown, model.memory_slots, model.action_dim) if as_channels else 0
-    head = model.follow_head if model.copy_head is None else model.copy_head
-    if model.follow_head is not None:
-        more += model.follow_head.channels_beside
-    needed = {
-        "in_channels": channels + more,
-        "out_channels": channels if head is None else head.channels,
+    answer = channels if model.copy_head is None else model.copy_head.channels
+    return {
+        "in_channels": channels + more + conditioning.shown_channels,
+        "out_channels": answer if conditioning.answer_channels is None else conditioning.answer_channels,
+        "action_dim": model.action_dim + conditioning.told_dim,
         "latent_frames": model.new_latents + (0 if as_channels else shown),
     }
-    for name, number in needed.items():
-        found = getattr(model.backbone, name)
-        if found != number:
-            raise UserError(
-                f"the backbone's {name} is {found}, head, reference, context, memory and chunk make it {number}",
-                f"set backbone.init_args.{name} to {number}",
-            )
 
 
 def check_compiler(device: torch.device) -> None:

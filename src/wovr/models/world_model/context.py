@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.models.world_model.autoencoders.base import FRAMES_PER_LATENT
 
@@ -25,7 +25,7 @@ class Context:
         actions: (B, 4 m, A) float32, the action that produced each memory frame; neutral where none did.
         age: (B,) float32, frames from the reference to the last memory frame.
         sigma: (B,) float32, noise level of the memory latents.
-        proprio: (B, P) float32, proprioception at the last memory frame; P is 0 for a model that is told none.
+        state: What the conditioning knows at the last memory frame: (B, ...) each, by name.
     """
 
     latents: Tensor
@@ -34,17 +34,24 @@ class Context:
     actions: Tensor
     age: Tensor
     sigma: Tensor
-    proprio: Tensor
+    state: dict[str, Tensor]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Context:
-        """The context with `function` applied to every tensor."""
-        return Context(**{name: function(value) for name, value in vars(self).items()})
+    def map(self, function: Callable[..., Tensor], *others: Context) -> Context:
+        """The context with `function` applied to every tensor, and to the same ones of other contexts beside it."""
+        made: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            beside = [getattr(other, name) for other in others]
+            if isinstance(value, dict):
+                made[name] = {key: function(item, *(of[key] for of in beside)) for key, item in value.items()}
+            else:
+                made[name] = function(value, *beside)
+        return Context(**made)
 
     @classmethod
     def join(cls, contexts: Sequence[Context]) -> Context:
         """Several contexts as one batch, one after the other."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: torch.cat([getattr(context, name) for context in contexts]) for name in names})
+        first, *others = contexts
+        return first.map(lambda *parts: torch.cat(parts), *others)
 
 
 @dataclass
@@ -55,14 +62,11 @@ class EncodedWindow:
         context: Reference and memory.
         new: (B, C, n, h, w) float32, the new latent frames.
         actions: (B, K, A) float32, the actions that produced the new frames.
-        states: (B, 1 + K, P) float32, normalised proprioception that the network is told; None for a model that is told
-            none.
     """
 
     context: Context
     new: Tensor
     actions: Tensor
-    states: Tensor | None
 
 
 def noise_memory(context: Context, sigma: Tensor, noise: Tensor) -> Context:
@@ -102,20 +106,19 @@ def channels_beside(channels: int, shown: int, memory_slots: int, action_dim: in
     return channels * shown + memory_slots * action_dim + 2
 
 
-def with_states(actions: Tensor, states: Tensor | None) -> Tensor:
-    """Put the states that actions lead to beside them.
+def with_told(actions: Tensor, told: Tensor | None) -> Tensor:
+    """Put what a conditioning tells beside the actions.
 
     Args:
         actions: (B, T, A) float; the last K of them are the chunk's.
-        states: (B, 1 + K, P) float, before the chunk and after each of its actions; None for no states.
+        told: (B, K, E) float, of the chunk's actions; None for nothing.
 
     Returns:
-        (B, T, A + 2 P) float: action, state after it, and how far that is from the first; 0 before the chunk.
+        (B, T, A + E) float; 0 before the chunk.
     """
-    if states is None:
+    if told is None:
         return actions
-    after = torch.cat([states[:, 1:], states[:, 1:] - states[:, :1]], dim=-1)
-    return torch.cat([actions, nn.functional.pad(after, (0, 0, actions.shape[1] - after.shape[1], 0))], dim=-1)
+    return torch.cat([actions, nn.functional.pad(told, (0, 0, actions.shape[1] - told.shape[1], 0))], dim=-1)
 
 
 def fill_memory(memory: Tensor, actions: Tensor, slots: int, neutral: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,28 +159,3 @@ def token_positions(age: Tensor, memory: int, new: int, reference_gap: int | Non
     gap = (age / FRAMES_PER_LATENT).clamp(memory, reference_gap)  # of the last memory frame
     steps = torch.arange(1 - memory, new + 1, device=gap.device)
     return torch.cat([torch.zeros_like(gap)[:, None], gap[:, None] + steps], dim=1)
-
-
-def check_proprio(proprio: Tensor | None, needed: int, like: Tensor) -> Tensor:
-    """What a context is to hold of proprioception.
-
-    Args:
-        proprio: (B, P) float, or None where there is none.
-        needed: Numbers that the robot model takes; 0 without one.
-        like: (B,) float32, where and how the result is wanted.
-
-    Returns:
-        (B, P) float32; P is 0 if none is needed.
-
-    Raises:
-        UserError: There is none, or of another size.
-    """
-    if not needed:
-        return like.new_zeros(len(like), 0)
-    if proprio is None or proprio.shape[-1] != needed:
-        given = "none" if proprio is None or not proprio.shape[-1] else f"{proprio.shape[-1]} numbers of it"
-        raise UserError(
-            f"the world model's robot model takes {needed} numbers of proprioception, there are {given}",
-            "use episodes that hold it",
-        )
-    return proprio.to(like)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wovr.errors import UserError
+from wovr.models.world_model.autoencoders.base import Autoencoder
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
 
 COPY_BIAS = 3.0
@@ -66,3 +68,17 @@ class CopyHead(nn.Module):
             frame = torch.unflatten(source.float(), 1, self.channel_shape)[:, -1:, ..., None, :, :]
             blend = torch.addcmul(blend, share, frame)  # frame: (B, 1, p, p, 3, 1, h, w)
         return blend.flatten(1, 4)  # (B, C, n, h, w)
+
+
+def make_copy_head(autoencoder: Autoencoder, prediction: str, reference: bool, hidden: int | None) -> CopyHead:
+    """The head `copy` of a world model, see the arguments there.
+
+    Raises:
+        UserError: It cannot be had with the rest.
+    """
+    if prediction != "data" or not isinstance(autoencoder, PatchAutoencoder):
+        raise UserError(
+            f"head copy with prediction {prediction} and {type(autoencoder).__name__}",
+            "it blends pixels: use prediction data and PatchAutoencoder, or head linear",
+        )
+    return CopyHead(autoencoder, reference, hidden)

@@ -7,7 +7,7 @@ noise may be drawn from a range and told to the network; the reference may stand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
@@ -18,25 +18,12 @@ from torch import Tensor
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float, frames_to_uint8
 from wovr.models.checkpoint import Network
-from wovr.models.robot.model import RobotModel
-from wovr.models.world_model.assembly import (
-    check_backbone,
-    check_compiler,
-    check_numbers,
-    make_copy_head,
-    make_follow_head,
-)
+from wovr.models.world_model.assembly import backbone_numbers, check_compiler, check_numbers, choose_action_dim
 from wovr.models.world_model.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
 from wovr.models.world_model.backbones.base import Backbone
-from wovr.models.world_model.context import (
-    Context,
-    EncodedWindow,
-    beside,
-    check_proprio,
-    fill_memory,
-    token_positions,
-    with_states,
-)
+from wovr.models.world_model.conditioning import Conditioning, Frame, Inputs, Setting
+from wovr.models.world_model.context import Context, EncodedWindow, beside, fill_memory, token_positions, with_told
+from wovr.models.world_model.heads import make_copy_head
 from wovr.types import CHUNK
 
 FAR = 10**6
@@ -48,16 +35,14 @@ class WorldModel(Network):
 
     Args:
         autoencoder: Frozen here; its weights travel in the world model's checkpoint.
-        backbone: The network.
+        backbone: The network; its channels are derived from all the rest, where they are not given.
         prediction: What the backbone answers: `velocity` (noise - data) or `data` (the clean latents).
         head: `linear`: the answer as it is; `copy`: a blend, pixel by pixel, of generated colour, last memory frame and
-            reference frame (only with prediction `data` and PatchAutoencoder); `follow`: of these and of the last
-            memory frame moved along with the robot's hand (with a robot model and context `channels` too).
-        head_hidden: With head `copy`, channels of the answer that a further layer blends from, null for none; with
-            head `follow`, units of its perceptron.
-        robot: A fitted robot model. The network is then told, beside each action, the proprioception it predicts and
-            how far that is from where the chunk began; the backbone's action_dim is A + 2 P. Frozen here; its weights
-            travel in the world model's checkpoint. Null for actions alone.
+            reference frame (only with prediction `data` and PatchAutoencoder).
+        head_hidden: With head `copy`, channels of the answer that a further layer blends from, null for none.
+        conditioning: What the network is told and shown beyond actions and context; null for nothing.
+        action_dim: Dimensions of an action, A; null for what conditioning and backbone make it. In a training null is
+            what the episodes have.
         chunk: Actions of a chunk, K; a multiple of 4.
         memory: Frames of memory, M: 1 to 4, or a multiple of 4. With fewer than 4 the earliest is repeated.
         reference: Show the reference frame; false is an ablation.
@@ -89,9 +74,10 @@ class WorldModel(Network):
         autoencoder: Autoencoder,
         backbone: Backbone,
         prediction: Literal["velocity", "data"] = "velocity",
-        head: Literal["linear", "copy", "follow"] = "linear",
+        head: Literal["linear", "copy"] = "linear",
         head_hidden: int | None = None,
-        robot: RobotModel | None = None,
+        conditioning: Conditioning | None = None,
+        action_dim: int | None = None,
         chunk: int = CHUNK,
         memory: int = 4,
         reference: bool = True,
@@ -107,7 +93,8 @@ class WorldModel(Network):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
-        self.robot = None if robot is None else robot.requires_grad_(False).eval()
+        self.conditioning = Conditioning() if conditioning is None else conditioning
+        self.action_dim = choose_action_dim(action_dim, self.conditioning, backbone)
         self.prediction = prediction
         self.chunk, self.memory = chunk, memory
         self.reference, self.reference_gap, self.context = reference, reference_gap, context
@@ -120,27 +107,16 @@ class WorldModel(Network):
         self.memory_latents = -(-memory // FRAMES_PER_LATENT)
         self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
         check_numbers(self, low_high, neutral)
-        self.copy_head = make_copy_head(self, head_hidden) if head == "copy" else None
-        self.follow_head = make_follow_head(self, head_hidden) if head == "follow" else None
-        check_backbone(self)
+        self.conditioning.attach(Setting(autoencoder, self.action_dim, chunk, prediction, head, reference, context))
+        self.copy_head = None if head == "linear" else make_copy_head(autoencoder, prediction, reference, head_hidden)
+        backbone.complete(**backbone_numbers(self))
         self.noisy_context = low_high[0], low_high[1]
         self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
 
-    @property
-    def action_dim(self) -> int:
-        """A."""
-        return self.backbone.action_dim - 2 * self.proprio_dim
-
-    @property
-    def proprio_dim(self) -> int:
-        """P, numbers of the proprioception that a rollout has to begin with; 0 without a robot model."""
-        return 0 if self.robot is None else self.robot.proprio_dim
-
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but autoencoder and robot model, which are frozen."""
+        """Training mode for all but the autoencoder, which is frozen."""
         super().train(mode)
-        for frozen in filter(None, (self.autoencoder, self.robot)):
-            frozen.eval()
+        self.autoencoder.eval()
         return self
 
     def compile_parts(self, device: torch.device) -> None:
@@ -154,8 +130,9 @@ class WorldModel(Network):
         """
         check_compiler(device)
         self.backbone.compile_blocks()
-        for head in filter(None, (self.copy_head, self.follow_head)):
-            head.compile()
+        self.conditioning.compile_parts()
+        if self.copy_head is not None:
+            self.copy_head.compile()
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
@@ -172,7 +149,7 @@ class WorldModel(Network):
         memory: Tensor | None = None,
         memory_actions: Tensor | None = None,
         age: Tensor | None = None,
-        proprio: Tensor | None = None,
+        signals: Mapping[str, Tensor] | None = None,
     ) -> Context:
         """Encode where a rollout starts.
 
@@ -183,10 +160,10 @@ class WorldModel(Network):
             memory_actions: (B, P, A) float, the action that produced each of them; None for neutral ones.
             age: (B,) float, frames from the reference to the last memory frame, which only `reference_gap` looks at;
                 None for 0 where there is no memory, and for farther than any gap where there is.
-            proprio: (B, P) float, proprioception at the start; only a robot model needs it.
+            signals: What else is known at the start, by name, (B, ...) float each; only a conditioning looks at it.
 
         Raises:
-            UserError: Images whose sides the autoencoder cannot take, or no proprioception where it is needed.
+            UserError: Images whose sides the autoencoder cannot take, or a signal that is needed is missing.
         """
         if age is None:
             age = self.neutral.new_full((len(reference),), 0 if memory is None else FAR)
@@ -196,8 +173,8 @@ class WorldModel(Network):
         memory, actions = self._fill_memory(memory, memory_actions)
         latents = self._encode(reference, memory)
         clean = self.neutral.new_zeros(len(memory))
-        begin = check_proprio(proprio, self.proprio_dim, clean)
-        return Context(latents, reference, memory, actions, age.to(self.neutral), clean, begin)
+        state = self.conditioning.begin({name: value.to(clean) for name, value in (signals or {}).items()})
+        return Context(latents, reference, memory, actions, age.to(self.neutral), clean, state)
 
     @torch.no_grad()
     def encode_window(
@@ -207,7 +184,7 @@ class WorldModel(Network):
         known: Tensor,
         start: Tensor,
         latents: Tensor | None = None,
-        proprio: Tensor | None = None,
+        signals: Mapping[str, Tensor] | None = None,
     ) -> EncodedWindow:
         """Encode training windows.
 
@@ -218,11 +195,11 @@ class WorldModel(Network):
             start: (B,) index of the last memory frame in its episode.
             latents: (B, 1 + m + n, C, h, w) float, the frames encoded before, where `memory` fills its slots; None to
                 encode them now.
-            proprio: (B, 1 + K, P) float, proprioception at the last memory frame and at each new one; only a robot
-                model needs it. Of the new ones the network is told no more than what touch decides.
+            signals: What else is known at the last memory frame and at each new one, by name, (B, 1 + K, ...) float
+                each; only a conditioning looks at it.
 
         Raises:
-            UserError: There is no proprioception where it is needed.
+            UserError: A signal that is needed is missing.
         """
         actions = torch.where(known[..., None], actions, self.neutral)
         reference, memory, new = torch.split(frames, [1, self.memory_slots, self.chunk], dim=1)
@@ -233,28 +210,21 @@ class WorldModel(Network):
             encoded = latents.transpose(1, 2)
         seen, target = torch.split(encoded, [1 + self.memory_latents, self.new_latents], dim=2)
         age, new_actions = start.to(self.neutral), actions[:, self.memory_slots :]
-        begin = check_proprio(None if proprio is None else proprio[:, 0], self.proprio_dim, age)
-        context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), begin)
-        # Told the truth of what cannot be known, it draws that and not the mean of what may be.
-        states = self.robot_states(context, new_actions, None if proprio is None else proprio[:, 1:])
-        return EncodedWindow(context, target, new_actions, states)
+        known_too = {name: value.to(age) for name, value in (signals or {}).items()}
+        state = self.conditioning.begin(
+            {name: value[:, 0] for name, value in known_too.items()},
+            after={name: value[:, 1:] for name, value in known_too.items()},
+        )
+        context = Context(seen, reference[:, 0], memory, memory_actions, age, torch.zeros_like(age), state)
+        return EncodedWindow(context, target, new_actions)
 
-    def robot_states(self, context: Context, actions: Tensor, after: Tensor | None = None) -> Tensor | None:
-        """Normalised proprioception before a chunk and, predicted, after each action of it.
-
-        Args:
-            context: Before the chunk.
-            actions: (B, K, A) float in [-1, 1].
-            after: (B, K, P) float, true proprioception, see `RobotModel.states`; None in imagination.
-
-        Returns:
-            (B, 1 + K, P) float32; None without a robot model.
-        """
-        frame = context.memory[:, -1]
-        return None if self.robot is None else self.robot.states(context.proprio, actions, frame, after)
+    def inputs(self, context: Context, actions: Tensor) -> Inputs:
+        """What the conditioning tells and shows of a chunk: (B, K, A) float actions in [-1, 1]."""
+        frame = Frame(context.memory[:, -1], context.latents[:, :, -1])
+        return self.conditioning.inputs(context.state, actions, frame)
 
     def predict(
-        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, states: Tensor | None = None
+        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, inputs: Inputs | None = None
     ) -> Tensor:
         """What the network predicts: the velocity or the clean latents, see `prediction`.
 
@@ -263,27 +233,21 @@ class WorldModel(Network):
             sigma: (B,) float in (0, 1].
             context: Reference and memory.
             actions: (B, K, A) float in [-1, 1].
-            states: (B, 1 + K, P) float32, normalised proprioception to be told; None for `robot_states`.
+            inputs: What `inputs` says of context and actions; None to ask it.
 
         Returns:
             (B, C, n, h, w) float32.
         """
         shown = context.latents if self.reference else context.latents[:, :, 1:]
         reference, last = context.latents[:, :, 0], context.latents[:, :, -1]
-        states = self.robot_states(context, actions) if states is None else states
-        cues = None
-        if self.follow_head is not None and self.robot is not None and states is not None:
-            cues = self.follow_head.cues(self.robot, states, last)
+        inputs = self.inputs(context, actions) if inputs is None else inputs
         if self.context == "channels":
-            channels = beside(shown, context.actions)
-            if cues is not None and self.follow_head is not None:
-                channels += self.follow_head.cue_channels(cues)
             answer = self.backbone(
                 noisy,
                 sigma[:, None].expand(-1, self.new_latents),
-                with_states(actions, states),
+                with_told(actions, inputs.told),
                 None,
-                beside=channels,
+                beside=[*beside(shown, context.actions), *inputs.shown],
                 reference=False,
                 new=self.new_latents,
             )
@@ -293,21 +257,21 @@ class WorldModel(Network):
             answer = self.backbone(
                 torch.cat([shown, noisy], dim=2),  # (B, C, T, h, w)
                 self._time(context, sigma),
-                with_states(torch.cat([*earlier, actions], dim=1), states),
+                with_told(torch.cat([*earlier, actions], dim=1), inputs.told),
                 token_positions(context.age, self.memory_latents, self.new_latents, self.reference_gap),
                 reference=self.reference,
                 new=self.new_latents,
             )
         # answer: (B, C + what the head needs, n, h, w)
-        if self.follow_head is not None and cues is not None:
-            return self.follow_head(answer, cues, reference, last)
-        return answer.float() if self.copy_head is None else self.copy_head(answer, reference=reference, last=last)
+        if self.copy_head is not None:
+            return self.copy_head(answer, reference=reference, last=last)
+        return self.conditioning.read(answer, inputs, reference, last)
 
     def velocity(
-        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, states: Tensor | None = None
+        self, noisy: Tensor, sigma: Tensor, context: Context, actions: Tensor, inputs: Inputs | None = None
     ) -> Tensor:
         """The velocity at `noisy`, whatever the network predicts; arguments and result as of `predict`."""
-        answer = self.predict(noisy, sigma, context, actions, states)
+        answer = self.predict(noisy, sigma, context, actions, inputs)
         return answer if self.prediction == "velocity" else flow.velocity_from_clean(noisy, answer, sigma)
 
     @torch.no_grad()
@@ -317,17 +281,17 @@ class WorldModel(Network):
         actions: Tensor,
         noise: Tensor,
         sigmas: Sequence[float] | None = None,
-        states: Tensor | None = None,
+        inputs: Inputs | None = None,
     ) -> tuple[Tensor, Context]:
         """Imagine a chunk: `sample_chunk`, whose arguments these are, `decode_chunk` and `advance`.
 
         Returns:
             (B, K, H, W, 3) uint8, the frame that each action produced; the context of the next chunk.
         """
-        states = self.robot_states(context, actions) if states is None else states
-        latents = self.sample_chunk(context, actions, noise, sigmas, states)
+        inputs = self.inputs(context, actions) if inputs is None else inputs
+        latents = self.sample_chunk(context, actions, noise, sigmas, inputs)
         frames = self.decode_chunk(context, latents)
-        return frames, self.advance(context, actions, latents, frames, states)
+        return frames, self.advance(context, actions, latents, frames, inputs)
 
     @torch.no_grad()
     def sample_chunk(
@@ -336,7 +300,7 @@ class WorldModel(Network):
         actions: Tensor,
         noise: Tensor,
         sigmas: Sequence[float] | None = None,
-        states: Tensor | None = None,
+        inputs: Inputs | None = None,
     ) -> Tensor:
         """Imagine the latents of a chunk: Euler steps from noise, the context being shown at every step.
 
@@ -345,15 +309,15 @@ class WorldModel(Network):
             actions: (B, K, A) float in [-1, 1].
             noise: (B, C, n, h, w) float32, standard normal.
             sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
-            states: As of `predict`.
+            inputs: As of `predict`.
 
         Returns:
             (B, C, n, h, w) float32.
         """
-        states = self.robot_states(context, actions) if states is None else states  # once, not at every step
+        inputs = self.inputs(context, actions) if inputs is None else inputs  # once, not at every step
         latents = noise
         for sigma, next_sigma in pairwise([*(self.sigmas if sigmas is None else sigmas), 0.0]):
-            velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, states)
+            velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, inputs)
             latents = flow.euler_step(latents, velocity, sigma, next_sigma)
         return latents
 
@@ -368,9 +332,7 @@ class WorldModel(Network):
         return frames_to_uint8(torch.cat(groups, dim=2))
 
     @torch.no_grad()
-    def advance(
-        self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor, states: Tensor | None
-    ) -> Context:
+    def advance(self, context: Context, actions: Tensor, latents: Tensor, frames: Tensor, inputs: Inputs) -> Context:
         """The context of the next chunk.
 
         Args:
@@ -378,7 +340,7 @@ class WorldModel(Network):
             actions: (B, K, A) float, of this chunk.
             latents: (B, C, n, h, w) float32, what `sample_chunk` made of them.
             frames: (B, K, H, W, 3) uint8, what `decode_chunk` made of those.
-            states: (B, 1 + K, P) float32, what `robot_states` said; None without a robot model.
+            inputs: What `inputs` said of it.
         """
         memory, memory_actions = self._fill_memory(
             torch.cat([context.memory, frames], dim=1), torch.cat([context.actions, actions], dim=1)
@@ -393,11 +355,8 @@ class WorldModel(Network):
         else:
             seen = self._encode(context.reference, memory)
         age = context.age + self.chunk
-        proprio = context.proprio
-        if self.robot is not None:
-            assert states is not None
-            proprio = self.robot.restore(states[:, -1])
-        return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, proprio=proprio)
+        state = self.conditioning.advance(context.state, inputs)
+        return replace(context, latents=seen.float(), memory=memory, actions=memory_actions, age=age, state=state)
 
     def _encode(self, reference: Tensor, frames: Tensor) -> Tensor:
         """(B, H, W, 3) and (B, 4 g, H, W, 3) uint8 -> (B, C, 1 + g, h, w) float32."""

@@ -6,7 +6,7 @@ are beside it, and a state is nothing but tensors: dropping finished rollouts, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ class Imagination:
         memory_actions: Array | None = None,
         *,
         age: Array | None = None,
-        proprio: Array | None = None,
+        signals: Mapping[str, Array] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> None:
         """Begin N rollouts, at the first frame of an episode or (with a memory) at a keyframe.
@@ -101,12 +101,12 @@ class Imagination:
             memory: (N, P, H, W, 3) uint8, frames up to and including the start; None to start at the reference.
             memory_actions: (N, P, A) float, the action that produced each of them; None for neutral ones.
             age: (N,) frames from the reference to the start, which only a model with `reference_gap` looks at.
-            proprio: (N, P) float, proprioception at the start, which only a model with a robot model looks at.
+            signals: What else is known at the start, by name, (N, ...) float each; only a conditioning looks at it.
             seeds: One a rollout; rollouts of one seed get the same noise. None for 0 .. N - 1.
 
         Raises:
-            UserError: Images whose sides the autoencoder cannot take, another number of seeds, or no proprioception
-                where it is needed.
+            UserError: Images whose sides the autoencoder cannot take, another number of seeds, or a signal that is
+                needed is missing.
         """
         count = len(reference)
         seeds = range(count) if seeds is None else seeds
@@ -118,7 +118,7 @@ class Imagination:
                 self._maybe(memory),
                 self._maybe(memory_actions),
                 self._maybe(age),
-                self._maybe(proprio),
+                {name: self._tensor(values) for name, values in (signals or {}).items()},
             )
         self._state = ImaginationState(
             context, torch.tensor(list(seeds), dtype=torch.int64), torch.zeros(count, dtype=torch.int64)

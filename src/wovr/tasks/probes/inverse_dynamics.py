@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,6 +52,11 @@ class InverseDynamicsTraining(TrainingModule):
         self.shift = shift
         self.noise = noise
         self.blur = blur
+
+    @classmethod
+    def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
+        """The dimensions of an action."""
+        return {"network.action_dim": lambda: data.store.action_dim}
 
     def setup(self, stage: str) -> None:
         """Compare the network with the data.

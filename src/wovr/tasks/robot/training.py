@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
+from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.statistics import least_spread
 from wovr.data.training.world_model import WorldModelBatch
 from wovr.errors import UserError
 from wovr.models.robot.model import RobotModel
 from wovr.tasks.base import TrainingModule, check_equal
+from wovr.tasks.robot.fingers import find_fingers
 
 MOVED = 0.08
 """Mean change of a pixel's colours, of a range of 1, from which on something moved there."""
@@ -60,6 +63,15 @@ class RobotModelTraining(TrainingModule):
         self.camera_lr = camera_lr
         self.brightness = nn.Parameter(torch.tensor([1.0, 0.0]))  # of a blob, and of everything else
 
+    @classmethod
+    def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
+        """Dimensions of action and proprioception, and which numbers of it are the fingers'."""
+        return {
+            "network.action_dim": lambda: data.store.action_dim,
+            "network.proprio_dim": lambda: _proprio_dim(data.store),
+            "network.touch": lambda: find_fingers(data.store),
+        }
+
     def setup(self, stage: str) -> None:
         """Compare the model with the data; take its mean and spread from them.
 
@@ -68,13 +80,8 @@ class RobotModelTraining(TrainingModule):
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         store, network = data.store, self.network
-        if not store.proprio_dim:
-            raise UserError(
-                f"{', '.join(map(str, store.folders))}: not all episodes hold proprioception of one size",
-                "collect them again, or train the world model without a robot model",
-            )
         check_equal("action_dim", network.action_dim, store.action_dim, "set the network's action_dim so")
-        check_equal("proprio_dim", network.proprio_dim, store.proprio_dim, "set the network's proprio_dim so")
+        check_equal("proprio_dim", network.proprio_dim, _proprio_dim(store), "set the network's proprio_dim so")
         if network.touch:
             check_equal("chunk", network.chunk, data.chunk, "set the network's chunk so")
         if not network.spread.any():  # a model that goes on (--init_from) keeps its own
@@ -93,7 +100,7 @@ class RobotModelTraining(TrainingModule):
 
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        state = self.network.normalise(batch.chunk_proprio)  # (B, 1 + K, P)
+        state = self.network.normalise(batch.chunk_signals["proprio"])  # (B, 1 + K, P)
         begin = state[:, 0] + self.noise * torch.randn_like(state[:, 0])
         losses = self._losses(begin, state, batch)
         done = self.progress_at(self.global_step)
@@ -104,7 +111,7 @@ class RobotModelTraining(TrainingModule):
 
     def validation_step(self, batch: WorldModelBatch, batch_idx: int) -> None:
         """Log the losses, and how far hand and `touch` numbers are off at the end of a chunk."""
-        network, proprio = self.network, batch.chunk_proprio
+        network, proprio = self.network, batch.chunk_signals["proprio"]
         state = network.normalise(proprio)
         metrics = self._losses(state[:, 0], state, batch)
         metrics["camera"] = self._camera_loss(state, batch, batch.chunk // 2, NARROW)
@@ -137,6 +144,20 @@ class RobotModelTraining(TrainingModule):
         down = torch.exp(-((rows - place[..., 1:]) ** 2) / (2 * spread**2))
         blobs = (down[..., None] * across[..., None, :]).amax(1)
         return ((self.brightness[0] * blobs + self.brightness[1] - moved) ** 2).mean()
+
+
+def _proprio_dim(store: EpisodeStore) -> int:
+    """P.
+
+    Raises:
+        UserError: There is no proprioception that all episodes have.
+    """
+    if not store.proprio_dim:
+        raise UserError(
+            f"{', '.join(map(str, store.folders))}: not all episodes hold proprioception of one size",
+            "collect them again, or train the world model without a robot model",
+        )
+    return store.proprio_dim
 
 
 def _before(batch: WorldModelBatch) -> Tensor:

@@ -6,7 +6,7 @@ clean latents is fitted to them with the weight that makes it the same loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +29,7 @@ from wovr.models.world_model.model import WorldModel
 from wovr.tasks.averaging import AVERAGED, AverageWeights
 from wovr.tasks.base import TrainingModule, check_equal
 from wovr.tasks.muon import MuonAdamW
-from wovr.tasks.robot.wrong_turns import take_wrong_turns
-from wovr.tasks.world_model.ghosting import Ghosts, add_ghosts, draw_ghosts
+from wovr.tasks.world_model.augmentation import WindowAugmentation
 
 LEVELS = 4
 """Ranges of noise levels that the loss is logged for, each as likely as the others."""
@@ -48,14 +47,12 @@ class NoiseDraw:
         noise: (B, C, n, h, w) float, theirs.
         memory_sigma: (B,) float, noise level of the memory latents.
         memory_noise: (B, C, m, h, w) float, theirs.
-        ghosts: In the memory; None for none.
     """
 
     sigma: Tensor
     noise: Tensor
     memory_sigma: Tensor
     memory_noise: Tensor
-    ghosts: Ghosts | None = None
 
 
 class WorldModelTraining(TrainingModule):
@@ -77,13 +74,10 @@ class WorldModelTraining(TrainingModule):
         pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
         pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
             decided that the context decides; the rest get levels as usual.
-        ghosting: Share of windows in whose memory another picture shines through, so that the network learns to take
-            away what it drew by halves; see `wovr.tasks.world_model.ghosting`.
-        wrong_turns: Share of the windows before which a closing hand could have held something or not, that are trained
-            with a memory imagined under the outcome that was not true; see `wovr.tasks.robot.wrong_turns`. Needs a
-            robot model with `touch`, and data.memory a chunk longer than the model's.
-        muon_lr: Highest learning rate of the blocks' matrices (and head `follow`'s hidden one) under Muon;
-            null for AdamW throughout.
+        augmentations: What is done to training windows before noise is drawn, one after the other; see
+            `WindowAugmentation`. Null for nothing.
+        muon_lr: Highest learning rate of the blocks' matrices (and the conditioning's hidden ones) under Muon; null for
+            AdamW throughout.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
         warmup_steps: Optimiser steps of linear warm-up.
@@ -101,8 +95,7 @@ class WorldModelTraining(TrainingModule):
         compile: bool = False,
         pretrained: str | None = None,
         pure_noise_share: float = 0.0,
-        ghosting: float = 0.0,
-        wrong_turns: float = 0.0,
+        augmentations: list[WindowAugmentation] | None = None,
         muon_lr: float | None = None,
         lr: float = 6e-4,
         weight_decay: float = 0.01,
@@ -119,8 +112,7 @@ class WorldModelTraining(TrainingModule):
         self.compiled = compile
         self.pretrained = pretrained
         self.pure_noise_share = pure_noise_share
-        self.ghosting = ghosting
-        self.wrong_turns = wrong_turns
+        self.augmentations = augmentations or []
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
@@ -128,15 +120,10 @@ class WorldModelTraining(TrainingModule):
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
                 "give a number in (0, 1] with prediction data, null with prediction velocity",
             )
-        for name in ("pure_noise_share", "ghosting", "wrong_turns"):
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise UserError(f"{name} is {share}", "give a number in [0, 1]")
-        if wrong_turns and (world_model.robot is None or not world_model.robot.touch or cache_latents):
-            raise UserError(
-                f"wrong_turns is {wrong_turns}",
-                "give 0, or a robot model with touch, and cache_latents false",
-            )
+        if not 0 <= pure_noise_share <= 1:
+            raise UserError(f"pure_noise_share is {pure_noise_share}", "give a number in [0, 1]")
+        reached = [augmentation.reach(world_model, cache_latents) for augmentation in self.augmentations]
+        self.reach = world_model.memory_slots + max(reached, default=0)
         if huber_scale is not None and not (len(huber_scale) == 2 and huber_scale[0] >= huber_scale[1] > 0):
             raise UserError(f"huber_scale is {huber_scale}", "give [first, last] above 0, falling, or null for squares")
         if ema_decay is not None and not 0 <= ema_decay < 1:
@@ -146,6 +133,15 @@ class WorldModelTraining(TrainingModule):
                 f"cache_latents with a memory of {world_model.memory} frames",
                 "set cache_latents to false: latents hold 4",
             )
+
+    @classmethod
+    def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
+        """The dimensions of an action."""
+        return {"world_model.action_dim": lambda: data.store.action_dim}
+
+    def fit_windows(self, data: Any) -> None:
+        """Memory as far as model and augmentations reach."""
+        data.memory = self.reach if data.memory is None else data.memory
 
     def prepare_data(self) -> None:
         """Make the latents that are missing, in one process of a machine."""
@@ -163,19 +159,15 @@ class WorldModelTraining(TrainingModule):
         model = self.world_model
         check_equal("action_dim", model.action_dim, data.store.action_dim, "set the backbone's action_dim so")
         check_equal("chunk", model.chunk, data.chunk, f"set data.chunk to {model.chunk}")
-        if model.robot is not None:
-            remedy = "use episodes with proprioception, or set world_model.robot to null"
-            check_equal("proprio_dim", model.proprio_dim, data.store.proprio_dim, remedy)
-            if not model.robot.spread.any():
-                raise UserError("the robot model was never fitted", "fit one first: wovr fit --config conf/robot.yaml")
-        reach = model.memory_slots + (model.chunk if self.wrong_turns else 0)
-        check_equal("memory", reach, data.memory, f"set data.memory to {reach}")
+        model.conditioning.check_data(data.store.signal_dims)
+        check_equal("memory", self.reach, data.memory, f"set data.memory to {self.reach}")
         model.backbone.tokens_of(model.autoencoder.latent_size(data.store.image_size))
-        # Of wrong turns some processes would imagine one and others none, and wait for each other.
-        for name, off in (("ema_decay", None), ("wrong_turns", 0), ("muon_lr", None)):
-            if self.device_mesh is not None and getattr(self, name) != off:
-                remedy = f"set {name} to {'null' if off is None else off}"
-                raise UserError(f"{name} cannot be had with weights that are sharded", remedy)
+        # Of windows to imagine first some processes would have one and others none, and wait for each other.
+        imagining = [made for made in self.augmentations if made.imagines] or None
+        for name, value in (("ema_decay", self.ema_decay), ("augmentations", imagining), ("muon_lr", self.muon_lr)):
+            if self.device_mesh is not None and value is not None:
+                what = type(imagining[0]).__name__ if imagining and name == "augmentations" else name
+                raise UserError(f"{what} cannot be had with weights that are sharded", f"set {name} to null")
         if self.cache_latents:
             data.use_latents(LatentCache(data.store, model.autoencoder))
         if self.pretrained is not None and stage == "fit":
@@ -199,7 +191,7 @@ class WorldModelTraining(TrainingModule):
             return super().make_optimizer(parameters)
         model = self.world_model
         hidden = [p for block in model.backbone.blocks for p in block.parameters()]
-        hidden += [] if model.follow_head is None else list(model.follow_head.look.parameters())
+        hidden += [p for layer in model.conditioning.hidden for p in layer.parameters()]
         inner = {id(p) for p in hidden}
         matrices = [p for p in parameters if p.ndim == 2 and id(p) in inner]
         chosen = {id(p) for p in matrices}
@@ -209,9 +201,9 @@ class WorldModelTraining(TrainingModule):
     def training_step(self, batch: WorldModelBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         window = self._encode(batch)
-        if self.wrong_turns:
-            window = take_wrong_turns(self.world_model, batch, window, self.wrong_turns)
-        draw = self.draw(window, self.pure_noise_share, self.ghosting)
+        for augment in self.augmentations:
+            window = augment(self.world_model, batch, window)
+        draw = self.draw(window, self.pure_noise_share)
         losses = self.losses(window, draw, self.huber_scale_at(self.global_step))
         self.log_metrics("train", {"loss": losses.detach().mean()}, len(losses))
         self._log_by_level(losses.detach(), self._level(draw.sigma))
@@ -235,7 +227,7 @@ class WorldModelTraining(TrainingModule):
             if mean.isfinite():  # few windows may leave a level empty
                 self.log(f"val/loss_noise_{level + 1}", mean, sync_dist=True)
 
-    def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0, ghosting: float = 0.0) -> NoiseDraw:
+    def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0) -> NoiseDraw:
         """Draw noise and noise levels from torch's generator.
 
         Levels are uniform before the world model's shift, one in each of B equal intervals, in random order; some of
@@ -255,7 +247,6 @@ class WorldModelTraining(TrainingModule):
             noise=torch.randn(window.new.shape, device=device),
             memory_sigma=low + (high - low) * torch.rand(count, device=device),
             memory_noise=torch.randn(memory.shape, device=device),
-            ghosts=draw_ghosts(memory.shape, ghosting, device) if ghosting else None,
         )
 
     def huber_scale_at(self, step: int) -> float | None:
@@ -271,10 +262,9 @@ class WorldModelTraining(TrainingModule):
         With a scale, |.|^2 is `pseudo_huber`.
         """
         model = self.world_model
-        context = window.context if draw.ghosts is None else add_ghosts(window.context, draw.ghosts)
-        context = noise_memory(context, draw.memory_sigma, draw.memory_noise)
+        context = noise_memory(window.context, draw.memory_sigma, draw.memory_noise)
         path = flow.path_sample(window.new, draw.noise, draw.sigma)
-        predicted = model.predict(path.noisy, draw.sigma, context, window.actions, window.states)
+        predicted = model.predict(path.noisy, draw.sigma, context, window.actions)
         if model.prediction == "velocity":
             error = predicted - path.velocity
         else:
@@ -297,7 +287,7 @@ class WorldModelTraining(TrainingModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def init_from(self, path: Any) -> None:
-        """See `TrainingModule.init_from`. The robot model stays the one given, which may have seen more episodes since.
+        """See `TrainingModule.init_from`. What is not trained here stays as given: it may have seen more since.
 
         Raises:
             UserError: As there; or `pretrained` is given too; or the weights were trained with another autoencoder.
@@ -313,11 +303,11 @@ class WorldModelTraining(TrainingModule):
                     f"{path}: its autoencoder has other weights than the one given, e.g. '{name}'",
                     "give the autoencoder that it was trained with, or train without --init_from",
                 )
-        robot = self.world_model.robot
-        given = {} if robot is None else {name: weight.clone() for name, weight in robot.state_dict().items()}
+        frozen = self.world_model.conditioning.frozen
+        given = [{name: weight.clone() for name, weight in part.state_dict().items()} for part in frozen]
         super().init_from(path)
-        if robot is not None:
-            robot.load_state_dict(given)
+        for part, weights in zip(frozen, given, strict=True):
+            part.load_state_dict(weights)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record, which says whether `state_dict` holds averaged weights."""
@@ -333,7 +323,7 @@ class WorldModelTraining(TrainingModule):
             batch.known[:, -seen:],
             batch.start,
             batch.latents,
-            batch.chunk_proprio,
+            batch.chunk_signals,
         )
 
     def _level(self, sigma: Tensor) -> Tensor:

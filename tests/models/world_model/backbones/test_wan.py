@@ -190,6 +190,7 @@ def test_wan5b_has_the_paper_s_size() -> None:
     numbers = config["model"]["init_args"]["world_model"]["init_args"]["backbone"]["init_args"]
     with torch.device("meta"):
         backbone = WanBackbone(**numbers)
+        backbone.complete(in_channels=48, out_channels=48, action_dim=7, latent_frames=4)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     assert parameters == pytest.approx(5.0e9, rel=0.02)
     assert backbone.tokens_of((16, 16)) == 256

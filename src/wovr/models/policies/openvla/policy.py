@@ -39,7 +39,7 @@ class OpenVLAOFT(Policy):
         gripper: `libero`: the checkpoint's last action dimension is 0 for closed and 1 for open, the environment's -1
             for open and 1 for closed. `as_stored`: nothing special about it.
         chunk: Actions of a chunk, K.
-        action_dim: Dimensions of an action, A.
+        action_dim: Dimensions of an action, A; in a training null is what the episodes have.
         bins: Tokens an action dimension.
         center_crop: Look at the middle 90 % of the picture only: the released policies were trained on random crops.
         image_size: Side that pictures are resized to.
@@ -65,7 +65,7 @@ class OpenVLAOFT(Policy):
         dataset: str | None = None,
         gripper: Gripper = "as_stored",
         chunk: int = CHUNK,
-        action_dim: int = 7,
+        action_dim: int | None = 7,
         bins: int | None = None,
         center_crop: bool = True,
         image_size: int | None = None,
@@ -99,7 +99,7 @@ class OpenVLAOFT(Policy):
         models = list(timm_models or shape.timm_models)
         llama = dict(language or shape.language or {})
         words = shape.vocabulary if vocabulary is None else vocabulary
-        self.tokenizer = OpenVLATokenizer(bins, action_dim, statistics, gripper)
+        self.tokenizer = OpenVLATokenizer(bins, self.action_dim, statistics, gripper)
         self.prompts = Prompts(text, words)
         self.center_crop, self.image_size, self.vocabulary = center_crop, size, words
         self.gradient_checkpointing = gradient_checkpointing

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from wovr.errors import UserError
 from wovr.models.checkpoint import Network
 
 
@@ -19,21 +20,65 @@ class Backbone(Network, ABC):
     A clip is [reference, memory, new]; context latents have noise level 0 (or the level of their noise, when the world
     model tells it).
 
+    Its layers are made when the four numbers are known: at once where all are given, else by the world model that it
+    becomes part of.
+
     Args:
         in_channels: Channels of a latent frame, C, with those that are given beside it.
-        out_channels: Channels of the answer; as many as of a latent frame, and those of the world model's head.
-        action_dim: Dimensions of an action, A.
+        out_channels: Channels of the answer; as many as of a latent frame, or what the world model's head needs.
+        action_dim: Numbers that are told of each action, A.
         latent_frames: Latent frames of a clip, T.
+
+    Attributes:
+        given: The four as they were given, by name; None where the world model is to say.
     """
 
     kind: ClassVar[str] = "backbone"
+    in_channels: int
+    out_channels: int
+    action_dim: int
+    latent_frames: int
 
-    def __init__(self, in_channels: int, out_channels: int, action_dim: int, latent_frames: int) -> None:
+    def __init__(
+        self, in_channels: int | None, out_channels: int | None, action_dim: int | None, latent_frames: int | None
+    ) -> None:
         super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.action_dim = action_dim
-        self.latent_frames = latent_frames
+        self.given = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "action_dim": action_dim,
+            "latent_frames": latent_frames,
+        }
+
+    def complete(self, **numbers: int) -> None:
+        """Make the layers, unless they are made, with the numbers that a world model derives from its other parts.
+
+        Args:
+            numbers: Those of `given`, all of them.
+
+        Raises:
+            UserError: One was given otherwise.
+        """
+        for name, number in numbers.items():
+            if self.given[name] not in (None, number):
+                raise UserError(
+                    f"the backbone's {name} is {self.given[name]}, the other parts of the world model make it {number}",
+                    f"set backbone.init_args.{name} to null",
+                )
+        if None in self.given.values():
+            self._make_with(numbers)
+
+    def _make_with(self, numbers: Mapping[str, int | None]) -> None:
+        """Make the layers if all numbers are known."""
+        known = {name: number for name, number in numbers.items() if number is not None}
+        if len(known) == len(numbers):
+            for name, number in known.items():
+                setattr(self, name, number)
+            self.make()
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make the layers; the four numbers are attributes now."""
 
     @abstractmethod
     def forward(

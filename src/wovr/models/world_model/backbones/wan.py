@@ -128,9 +128,9 @@ class WanBackbone(Backbone):
     """Wan's transformer as a backbone of the world model.
 
     Args:
-        in_channels: Channels of a latent frame, C.
-        out_channels: Channels of the answer; null for as many as `in_channels`.
-        action_dim: Dimensions of an action, A.
+        in_channels: Channels of a latent frame, C; null for what the world model makes it, as the next three.
+        out_channels: Channels of the answer.
+        action_dim: Numbers that are told of each action, A.
         latent_frames: Latent frames of a clip, T.
         patch: Side of the square of a latent frame that becomes one token.
         heads: Attention heads.
@@ -149,10 +149,10 @@ class WanBackbone(Backbone):
 
     def __init__(
         self,
-        in_channels: int = 48,
+        in_channels: int | None = None,
         out_channels: int | None = None,
-        action_dim: int = 4,
-        latent_frames: int = 4,
+        action_dim: int | None = None,
+        latent_frames: int | None = None,
         patch: int = 2,
         heads: int = 24,
         head_dim: int = 128,
@@ -166,7 +166,6 @@ class WanBackbone(Backbone):
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
     ) -> None:
-        out_channels = in_channels if out_channels is None else out_channels
         super().__init__(in_channels, out_channels, action_dim, latent_frames)
         counts = {"patch": patch, "heads": heads, "layers": layers, "ffn_dim": ffn_dim, "frequencies": frequencies}
         for name, count in counts.items():
@@ -178,38 +177,46 @@ class WanBackbone(Backbone):
             raise UserError("adaln and cross are both false", "leave at least one way for the actions to get in")
         if lora_alpha is not None and lora_rank is None:
             raise UserError(f"lora_alpha is {lora_alpha} and lora_rank null", "give lora_rank too")
-        self.patch = patch
-        width = heads * head_dim
+        self.patch, self.heads, self.head_dim, self.layers = patch, heads, head_dim, layers
+        self.ffn_dim, self.frequencies = ffn_dim, frequencies
+        self.adaln, self.cross, self.cumulative = adaln, cross, cumulative
+        self.gradient_checkpointing = gradient_checkpointing
+        self.lora_rank, self.lora_alpha = lora_rank, lora_alpha
+        self._make_with(self.given)
+
+    def make(self) -> None:
+        """See `Backbone.make`."""
+        width = self.heads * self.head_dim
         self.transformer = ActionWanTransformer(
-            patch_size=(1, patch, patch),
-            num_attention_heads=heads,
-            attention_head_dim=head_dim,
-            in_channels=in_channels,
-            out_channels=out_channels,
+            patch_size=(1, self.patch, self.patch),
+            num_attention_heads=self.heads,
+            attention_head_dim=self.head_dim,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
             text_dim=1,  # the text branch is thrown away below
-            freq_dim=frequencies,
-            ffn_dim=ffn_dim,
+            freq_dim=self.frequencies,
+            ffn_dim=self.ffn_dim,
             num_layers=0,
             rope_max_seq_len=1,  # rotary_table needs no table
         )
-        self.transformer.register_to_config(num_layers=layers)
+        self.transformer.register_to_config(num_layers=self.layers)
         self.transformer.condition_embedder = ActionTimeEmbedder(
-            width, frequencies, action_dim, latent_frames, adaln, cross, cumulative
+            width, self.frequencies, self.action_dim, self.latent_frames, self.adaln, self.cross, self.cumulative
         )
         self.transformer.blocks = nn.ModuleList(
-            WanBlock(width, ffn_dim, heads, cross_attn_norm=True) for _ in range(layers)
+            WanBlock(width, self.ffn_dim, self.heads, cross_attn_norm=True) for _ in range(self.layers)
         )
-        if not cross:
+        if not self.cross:
             for block in self.transformer.blocks:
                 block.attn2 = block.norm2 = nn.Identity()
         # At the start the answer is 0 everywhere, as is usual for diffusion transformers.
         nn.init.zeros_(self.transformer.proj_out.weight)
         nn.init.zeros_(self.transformer.proj_out.bias)
-        self.transformer.patch = patch
-        self.transformer.head_dim = head_dim
-        self.transformer.checkpointing = gradient_checkpointing
-        if lora_rank is not None:
-            self._add_adapters(lora_rank, lora_rank if lora_alpha is None else lora_alpha)
+        self.transformer.patch = self.patch
+        self.transformer.head_dim = self.head_dim
+        self.transformer.checkpointing = self.gradient_checkpointing
+        if self.lora_rank is not None:
+            self._add_adapters(self.lora_rank, self.lora_rank if self.lora_alpha is None else self.lora_alpha)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

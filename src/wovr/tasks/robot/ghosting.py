@@ -13,7 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wovr.models.world_model.context import Context
+from wovr.data.training.world_model import WorldModelBatch
+from wovr.errors import UserError
+from wovr.models.world_model.context import Context, EncodedWindow
+from wovr.models.world_model.model import WorldModel
+from wovr.tasks.world_model.augmentation import WindowAugmentation
 
 FOREIGN = 0.5
 """Share of ghosts that come from another window."""
@@ -23,6 +27,24 @@ PATCHY = 0.5
 
 PLACES = 0.5
 """Share of places in which those show."""
+
+
+class Ghosting(WindowAugmentation):
+    """Lets another picture shine through the memory of some windows.
+
+    Args:
+        share: Share of windows that get a ghost, on average.
+    """
+
+    def __init__(self, share: float = 0.7) -> None:
+        if not 0 <= share <= 1:
+            raise UserError(f"the share of Ghosting is {share}", "give a number in [0, 1]")
+        self.share = share
+
+    def __call__(self, model: WorldModel, batch: WorldModelBatch, window: EncodedWindow) -> EncodedWindow:
+        """See `WindowAugmentation`."""
+        memory = window.context.latents[:, :, 1:]
+        return replace(window, context=add_ghosts(window.context, draw_ghosts(memory.shape, self.share, memory.device)))
 
 
 @dataclass

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests.models.world_model.tiny_world import pictures, random_actions, tiny_world
+from wovr.data.training.world_model import WorldModelBatch
 from wovr.errors import UserError
 from wovr.models.world_model.context import Context
-from wovr.tasks.world_model.ghosting import Ghosts, add_ghosts, draw_ghosts
+from wovr.tasks.robot.ghosting import Ghosting, Ghosts, add_ghosts, draw_ghosts
 from wovr.tasks.world_model.training import WorldModelTraining
 
 BATCH = 3
@@ -53,27 +54,31 @@ def test_ghosts_are_drawn_for_a_share_of_the_windows() -> None:
 
 def test_training_puts_them_in_and_validation_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(noisy_context=0.0)
-    task = WorldModelTraining(world, ghosting=1.0)
-    window = world.encode_window(
-        pictures(BATCH, 13), random_actions(BATCH, 12), torch.ones(BATCH, 12, dtype=torch.bool), torch.zeros(BATCH)
-    )
-    assert task.draw(window).ghosts is None
+    task = WorldModelTraining(world, augmentations=[Ghosting(1.0)])
+    batch = WorldModelBatch(
+        frames=pictures(BATCH, 13), actions=random_actions(BATCH, 12), known=torch.ones(BATCH, 12, dtype=torch.bool),
+        start=torch.zeros(BATCH), keys=["one"] * BATCH, signals={}, chunk=8,
+    )  # fmt: skip
+    clean = task._encode(batch).context
     seen: list[torch.Tensor] = []
 
-    def predict(
-        noisy: torch.Tensor, sigma: torch.Tensor, context: Context, actions: torch.Tensor, states: torch.Tensor | None
-    ) -> torch.Tensor:
+    def predict(noisy: torch.Tensor, sigma: torch.Tensor, context: Context, actions: torch.Tensor) -> torch.Tensor:
         seen.append(context.latents)
         return noisy
 
     monkeypatch.setattr(world, "predict", predict)
-    draw = task.draw(window, ghosting=1.0)
-    assert draw.ghosts is not None
-    task.losses(window, draw)
-    assert torch.equal(seen[0], add_ghosts(window.context, draw.ghosts).latents)
-    assert not torch.equal(seen[0], window.context.latents)
+    for name in ("log", "log_metrics", "_log_by_level", "huber_scale_at"):
+        monkeypatch.setattr(task, name, lambda *_, **__: None)
+    torch.manual_seed(3)
+    task.training_step(batch, 0)
+    torch.manual_seed(3)
+    expected = add_ghosts(clean, draw_ghosts(clean.latents[:, :, 1:].shape, 1.0, torch.device("cpu")))
+    assert torch.equal(seen.pop(), expected.latents)
+    assert not torch.equal(expected.latents, clean.latents)
+    task.validation_step(batch, 0)
+    assert torch.equal(seen.pop(), clean.latents)
 
 
 def test_a_share_that_is_none() -> None:
-    with pytest.raises(UserError, match=r"ghosting is 1.5; give a number in \[0, 1\]"):
-        WorldModelTraining(tiny_world(), ghosting=1.5)
+    with pytest.raises(UserError, match=r"share of Ghosting is 1.5; give a number in \[0, 1\]"):
+        Ghosting(1.5)
