@@ -106,7 +106,7 @@ def test_what_a_yaml_is_for_ends_before_its_command(tmp_path: Path) -> None:
 
 def test_the_moving_picture_is_made(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", size=(16, 16))
-    write_checkpoint(tmp_path / "wm.ckpt", tiny_world(backbone={"action_dim": 4}))
+    write_checkpoint(tmp_path / "wm.ckpt", tiny_world(action_dim=4))
     picture = script("moving_picture")
     picture.main(str(tmp_path / "wm.ckpt"), str(tmp_path / "data"), str(tmp_path / "imagined.webp"))
     with Image.open(tmp_path / "imagined.webp") as image:

@@ -37,7 +37,7 @@ from wovr.commands.null_values import whole_values
 from wovr.commands.places import RUNS, Finder
 from wovr.commands.run_options import of_the_result, read_options
 from wovr.errors import Terminated, UserError
-from wovr.models.checkpoint import check_weights, read_checkpoint
+from wovr.models.checkpoint import KEY, check_weights, read_checkpoint
 from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, refuse_changes, write_json
 from wovr.tasks.base import TrainingModule
 
@@ -195,15 +195,22 @@ class FitCLI(LightningCLI):
         return parser.instantiate_classes(config).data
 
     def _fill_in(self, data: Any) -> None:
-        """Put numbers of the data in place of nulls; `options` and config.yaml keep the nulls."""
+        """Put numbers of the data in place of nulls; `options` and config.yaml keep the nulls.
+
+        Weights to begin from decide before the data: a refit has the numbers of the first fit.
+        """
+        begun = self.config.init_from
+        described = read_checkpoint(Path(begun))[KEY]["networks"].values() if begun else ()
+        before = {str(network.get("prefix")): network.get("init_args") or {} for network in described}
         module, _, name = self.config.model.class_path.rpartition(".")
         task = getattr(importlib.import_module(module), name)
         for place, compute in task.from_data(data).items():
             network, argument = place.split(".")
-            described = self.config.model.init_args.get(network)
-            arguments = described.get("init_args") if isinstance(described, jsonargparse.Namespace) else None
+            given = self.config.model.init_args.get(network)
+            arguments = given.get("init_args") if isinstance(given, jsonargparse.Namespace) else None
             if arguments is not None and argument in arguments and arguments[argument] is None:
-                arguments[argument] = compute()
+                first = before.get(f"{network}.", {})
+                arguments[argument] = compute() if first.get(argument) is None else first[argument]
 
     def is_finished(self, data: Any) -> bool:
         """Whether the folder holds this very run, finished; sets `finished` and `run_folder`.

@@ -192,3 +192,8 @@ def test_numbers_that_are_null_are_the_episodes_own(tmp_path: Path, monkeypatch:
     assert (robot.action_dim, robot.proprio_dim, robot.touch) == (4, 4, [3])
     options = yaml.safe_load(Path("run/config.yaml").read_text())  # it can be run again on other episodes
     assert options["model"]["init_args"]["network"]["init_args"]["proprio_dim"] is None
+    # A refit has the numbers of what it begins from, though these few episodes show no fingers.
+    write_hands(Path("few"), episodes=4)
+    words = ["--init_from", "run/checkpoints/last.ckpt", "--out", "refit", *SHORT]
+    assert main(["fit", "--config", "null.yaml", "--data.folder", "few", *words]) == 0
+    assert load_robot_model(Path("refit/checkpoints/last.ckpt")).touch == [3]

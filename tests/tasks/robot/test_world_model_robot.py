@@ -155,10 +155,10 @@ def test_wrong_turns(fit: Fit, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     )
     turns = augmented("wrong_turns.WrongTurns", 1.0)
     short = ("--trainer.max_steps", "4", "--trainer.val_check_interval", "4")
-    assert fit("run", *turns, "--data.memory", "12", *short) == 0
+    assert fit("run", *turns, *short) == 0
     assert len(turned) == 4
     assert any(turned)
-    assert fit("other", *turns, *short) == 2
+    assert fit("other", *turns, "--data.memory", "4", *short) == 2
     assert "memory is 12 in the model and 4 in the data; set data.memory to 12" in capsys.readouterr().err
 
 

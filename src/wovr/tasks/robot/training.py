@@ -69,7 +69,7 @@ class RobotModelTraining(TrainingModule):
         return {
             "network.action_dim": lambda: data.store.action_dim,
             "network.proprio_dim": lambda: _proprio_dim(data.store),
-            "network.touch": lambda: find_fingers(data.store),
+            "network.touch": lambda: find_fingers(data.store) if _proprio_dim(data.store) else [],
         }
 
     def setup(self, stage: str) -> None:
