@@ -13,11 +13,11 @@ import pytest
 
 from wovr.cli import main
 from wovr.commands.config_files import find_config, read_config_file
-from wovr.commands.pace.folders import CHAIN_FILE, RECORD_FILE
+from wovr.commands.pace.folders import CHAIN_FILE
 from wovr.commands.pace.stages import Surroundings, read_stages
 from wovr.commands.places import BASE, HELD_OUT, PLACES, POLICY, RL, WORLD_MODEL, Finder, finished_chains
 from wovr.errors import UserError
-from wovr.runs import write_json
+from wovr.runs import STAGE_FILE, write_json
 
 MADE = {
     "collect": "dataset.json",
@@ -33,7 +33,7 @@ def write_chain(folder: Path, suite: str = "spatial", finished: float = 0.0, wit
     stages = read_stages(declared["stages"], 1, declared["first_round"])
     given = Surroundings(folder, suite, 0)
     for stage in stages:
-        write_json(folder / stage.name / RECORD_FILE, {"inputs": {"command": given.identity(stage)}, "attempts": []})
+        write_json(folder / stage.name / STAGE_FILE, {"inputs": {"command": given.identity(stage)}, "attempts": []})
         made = folder / stage.name / MADE.get(stage.verb, "metrics.json")
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_text(str(made))

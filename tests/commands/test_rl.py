@@ -48,7 +48,7 @@ def rl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rl:
 def imagined_parts(action_dim: int = 2, suite: str = "spatial") -> list[str]:
     """Flags of an imagined environment of untrained networks, whose every frame is a success now and then."""
     write_point_dataset(Path("data"), (12, 12, 9))
-    write_checkpoint(Path("wm.ckpt"), tiny_world(backbone={"action_dim": action_dim}))
+    write_checkpoint(Path("wm.ckpt"), tiny_world(action_dim=action_dim))
     torch.manual_seed(0)
     tasks = [(suite, task) for task in range(3)]
     judge = SuccessClassifier(window=1, threshold=0.5, consecutive=1, channels=[8, 8], tasks=tasks)

@@ -50,6 +50,8 @@ def _bound(word: str, count: int) -> int:
     if not word.endswith("%"):
         return int(word)
     share = int(word.removesuffix("%"))
+    if abs(share) > 100:
+        return count + 1 if share > 0 else -count - 1  # beyond, however few there are
     return count * abs(share) // 100 * (-1 if share < 0 else 1)
 
 

@@ -16,8 +16,9 @@ from wovr.data.converters.lerobot.reader import LeRobotReader
 from wovr.data.keyframes.rules import KeyframeRules, find_keyframes
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.demonstrations import DemonstrationData
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.reward import RewardData
-from wovr.data.training.reward_windows import REAL, RecordingCache
+from wovr.data.training.reward_windows import REAL, Recorder
 from wovr.data.training.streaming import stream_episodes
 
 LENGTH = 1100
@@ -71,7 +72,7 @@ def test_an_early_success_is_shared_too(tmp_path: Path) -> None:
 
 def test_the_value_function_learns_that_the_pieces_lead_to_success(split: Path) -> None:
     store = EpisodeStore(split)
-    outcome, frame = RecordingCache(0, outcome_window=2), RecordingCache(0)
+    outcome, frame = Recorder(FrameCache(0), outcome_window=2), Recorder(FrameCache(0))
     for index in (1, 2):
         judged = outcome.recording(REAL, store, index).success
         assert judged.all()

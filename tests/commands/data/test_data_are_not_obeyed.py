@@ -21,7 +21,7 @@ from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks")
-    write_checkpoint(folder / "wm.ckpt", tiny_world(backbone={"action_dim": 2}))
+    write_checkpoint(folder / "wm.ckpt", tiny_world(action_dim=2))
     write_idm(folder / "idm.ckpt")
     save_policy(folder / "policy.ckpt", make_policy(action_dim=2))
     write_reward(folder / "reward.ckpt", 1e-6)

@@ -155,7 +155,7 @@ def test_bad_input_is_one_line(
 
 def test_a_world_model_of_another_robot(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    other = write_checkpoint(tmp_path / "other.ckpt", tiny_world(backbone={"action_dim": 5}))
+    other = write_checkpoint(tmp_path / "other.ckpt", tiny_world(action_dim=5))
     assert main(words(real, other, tmp_path / "out")) == 2
     assert "its actions have 5 numbers, those of the episodes 3" in capsys.readouterr().err
 

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "2",
     )
     assert main([*words, "--workers", "1", "--env_args.size", "16", "--out", str(folder / "data")]) == 0
-    write_checkpoint(folder / "wm.ckpt", tiny_world(backbone={"action_dim": 4}))
+    write_checkpoint(folder / "wm.ckpt", tiny_world(action_dim=4))
     save_policy(folder / "policy.ckpt", make_policy(action_dim=4))
     write_reward(folder / "reward.ckpt", 1e-6)
     write_reward(folder / "never.ckpt", 1.0)

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Held-out episodes, a tiny world model and an inverse-dynamics network."""
     folder = tmp_path_factory.mktemp("world")
     write_point_dataset(folder / "data")
-    write_checkpoint(folder / "wm.ckpt", tiny_world(backbone={"action_dim": 2}))
+    write_checkpoint(folder / "wm.ckpt", tiny_world(action_dim=2))
     write_idm(folder / "idm.ckpt")
     return folder
 
@@ -140,7 +140,7 @@ def test_other_checkpoints_and_episodes_are_refused(
     write_checkpoint(tmp_path / "other.ckpt", tiny_world())
     assert evaluate(tmp_path, tmp_path, "--horizons", "9", data=str(folder / "data"), world_model="other.ckpt") == 2
     assert "takes actions of 3 dimensions, those of" in capsys.readouterr().err
-    model = tiny_world(backbone={"action_dim": 2})
+    model = tiny_world(action_dim=2)
     weights = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     described = record({"network": model}, {"image_size": [32, 32]})
     torch.save({"state_dict": weights, KEY: described}, tmp_path / "large.ckpt")
@@ -165,7 +165,7 @@ def test_an_instrument_of_another_robot_is_refused(
 def test_episodes_that_were_trained_on_are_pointed_out(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = tiny_world(backbone={"action_dim": 2})
+    model = tiny_world(action_dim=2)
     weights = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     data = {"fingerprint": EpisodeStore(folder / "data").fingerprint}
     torch.save({"state_dict": weights, KEY: record({"network": model}, data)}, tmp_path / "seen.ckpt")

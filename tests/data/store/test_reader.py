@@ -75,13 +75,6 @@ def test_proprioception(folder: Path, tmp_path: Path) -> None:
     two_kinds = store_of(tmp_path / "kinds", feeling(0), feeling(1, 8))
     without = EpisodeStore(folder)
     assert [found.proprio_dim for found in (some, two_kinds, without)] == [0, 0, 0]
-    firsts = store.first_proprio([1, 0, 1])
-    assert firsts.dtype == np.float32
-    for row, number in zip(firsts, (1, 0, 1), strict=True):
-        proprio = feeling(number).proprio
-        assert proprio is not None
-        np.testing.assert_array_equal(row, proprio[0])
-    assert [found.first_proprio([0, 1]).shape for found in (some, two_kinds, without)] == [(2, 0)] * 3
 
 
 @pytest.mark.parametrize(

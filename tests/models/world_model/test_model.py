@@ -276,8 +276,8 @@ def test_the_header_of_the_tiny_configuration_says_what_to_set_without_proprioce
     numbers = yaml.safe_load(text)["model"]["init_args"]["world_model"]["init_args"]
     said = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
     assert (
-        "For episodes without proprioception: conditioning and augmentations null, head copy, head_hidden 768, the "
-        "backbone's cumulative true, and data.memory 4."
+        "For episodes without proprioception: conditioning and augmentations null, head copy, head_hidden 768, and the "
+        "backbone's cumulative true."
     ) in said
     numbers |= {"conditioning": None, "head": "copy", "head_hidden": 768}
     autoencoder = PatchAutoencoder(**numbers.pop("autoencoder")["init_args"])

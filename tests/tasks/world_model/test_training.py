@@ -350,7 +350,7 @@ def test_compiling_leaves_names_and_numbers_alone(fit: Fit, monkeypatch: pytest.
         ),
         (
             ["--model.init_args.world_model.init_args.backbone.init_args.action_dim", "7"],
-            "action_dim is 7 in the model",
+            "the backbone's action_dim is 7, the other parts of the world model make it 4",
         ),
         (["--model.init_args.world_model.init_args.backbone.init_args.patch", "4"], "latent frames are 2 x 2"),
         (

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def default_chain(args: Sequence[str]) -> list[str]:
         return words
     named = [
         (word.partition("=")[2] if "=" in word else after)
-        for word, after in zip(words, [*words[1:], ""], strict=True)
+        for word, after in pairwise([*words, ""])
         if word.partition("=")[0] == "--env"
     ]
     return ["--config", SMALL if named and named[-1] != "tabletop" else TABLETOP, *words]

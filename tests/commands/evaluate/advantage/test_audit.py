@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
     write_episodes(folder / "data")
     save_policy(folder / "policy.ckpt", make_policy())
-    write_checkpoint(folder / "wm.ckpt", tiny_world(backbone={"action_dim": 2}))
+    write_checkpoint(folder / "wm.ckpt", tiny_world(action_dim=2))
     write_judge(folder / "reward.ckpt", window=2, threshold=0.9)
     write_judge(folder / "value.ckpt", window=2, judges="outcome")
     return folder
