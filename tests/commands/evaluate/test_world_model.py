@@ -86,7 +86,7 @@ def test_rollouts_are_whole_chunks_of_the_imagination() -> None:
     maker = ImaginedRollouts(Imagination(model))
     reference = pictures(2)
     actions = torch.rand(2, 11, model.action_dim) * 2 - 1
-    frames = maker(reference, torch.zeros(2, 0), actions, [3, 4])
+    frames = maker(reference, {}, actions, [3, 4])
     assert frames.shape == (2, 11, 16, 16, 3)
     imagination = Imagination(model)
     imagination.start(reference, seeds=[3, 4])
