@@ -30,10 +30,11 @@ from wovr.commands.places import WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError
 from wovr.functional.flow import sampling_sigmas
-from wovr.models.checkpoint import data_record, load_network
+from wovr.models.checkpoint import data_record
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy
 from wovr.models.world_model.context import Context
+from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.model import WorldModel
 from wovr.types import Observation
 
@@ -83,7 +84,7 @@ def bench_imagination(
     place = choose_device(device)
     path = Path(world_model)
     path = find_config(world_model) if path.suffix in (".yaml", ".yml") else path
-    model = make_world_model(path, place) if path.suffix in (".yaml", ".yml") else load_network(path, WorldModel)
+    model = make_world_model(path, place) if path.suffix in (".yaml", ".yml") else load_world_model(path)
     trained = None if path.suffix in (".yaml", ".yml") else data_record(path).get("image_size")
     height, width = (size, size) if size else trained or (64, 64)
     model.latent_shape((height, width))

@@ -20,8 +20,8 @@ from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
 from wovr.functional.windows import window_index
-from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of, load_network
-from wovr.models.world_model.model import WorldModel
+from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of
+from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.rollout import Imagination
 from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION, Episode
@@ -78,7 +78,7 @@ def imagine_episodes(
     store = EpisodeStore(*folders)
     count = min(len(store), episodes or len(store))
     chosen = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
-    model = load_network(world_model, WorldModel)
+    model = load_world_model(world_model)
     if model.action_dim != store.action_dim:
         raise UserError(
             f"{world_model}: its actions have {model.action_dim} numbers, those of the episodes {store.action_dim}",

@@ -29,9 +29,10 @@ from wovr.envs.workers.vector import count_workers
 from wovr.errors import UserError, choose_from
 from wovr.metrics.catalogue import Instruments
 from wovr.metrics.networks.weights import has_weights, weights_folder
-from wovr.models.checkpoint import check_image_size, data_record, load_network, network_fingerprint
+from wovr.models.checkpoint import check_image_size, data_record, network_fingerprint
 from wovr.models.probes.inverse_dynamics import InverseDynamics
 from wovr.models.probes.state_probe import StateProbe
+from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination
 
@@ -134,7 +135,7 @@ def evaluate_world_model(
             *(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen),
             *(env, env_args or {}),
         )
-        model = load_network(Path(world_model), WorldModel).to(chosen)
+        model = load_world_model(world_model).to(chosen)
         check_data(model, store, Path(world_model))
         held_out = HeldOutEpisodes(store, frames, episodes)
         fetch_missing(names, weights_folder(weights))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from wovr.envs.imagined.starts import StartPool
 from wovr.errors import UserError
-from wovr.models.checkpoint import check_image_size, load_network
+from wovr.models.checkpoint import check_image_size
 from wovr.models.reward import SuccessClassifier, load_classifier
+from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.model import WorldModel
 
 
@@ -122,7 +123,7 @@ def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[Worl
         UserError: A checkpoint that cannot be loaded, parts that do not fit each other, or pictures of another size
             than they were trained on.
     """
-    model, classifier = load_network(world_model, WorldModel), load_classifier(reward)
+    model, classifier = load_world_model(world_model), load_classifier(reward)
     for path in (world_model, reward):
         check_image_size(path, starts.image_size, "those of the start states are")
     check_parts(model, classifier, starts, (str(world_model), str(reward)))

@@ -8,7 +8,7 @@ from wovr.models.checkpoint import load_network, network_fingerprint
 from wovr.models.policies.base import Policy
 
 
-def load_policy(checkpoint: Path) -> Policy:
+def load_policy(checkpoint: Path | str) -> Policy:
     """Rebuild a policy from a checkpoint of `wovr fit` or `wovr rl`, on the CPU, in evaluation mode.
 
     Raises:
