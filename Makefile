@@ -9,7 +9,7 @@ DEMO   ?= runs/demo
 # Test processes side by side.
 JOBS   ?= 2
 # What style and types are checked of; mypy's list is in pyproject.toml.
-SOURCES := src tests benchmarks docs
+SOURCES := src tests benchmarks docs examples
 
 PIP := -m pip install --quiet --no-input --disable-pip-version-check
 # Installs packages of the system; fails at once where that would need somebody's password or another package manager.
