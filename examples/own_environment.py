@@ -62,7 +62,7 @@ class ReachEnv(wovr.SimulatorEnv):
         """A picture (SIZE, SIZE, 3) uint8 and the sentence."""
         return {"image": self.render(), "instruction": self.task.instruction}
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """A bright, soft dot on a dark ground."""
         y, x = np.mgrid[0:SIZE, 0:SIZE] / (SIZE - 1)
         light = np.exp(-((x - self.state[0]) ** 2 + (y - self.state[1]) ** 2) / 0.01)

@@ -45,16 +45,10 @@ def record(count: int, seed: int) -> Iterator[wovr.Episode]:
 
 def train(data: Path, steps: int) -> WorldModelTraining:
     """Fit a small world model: predicts each chunk of 8 frames from the frames before it and the 8 actions."""
-    autoencoder = PatchAutoencoder(patch=8)
-    backbone = WanBackbone(
-        in_channels=autoencoder.latent_channels,
-        out_channels=autoencoder.latent_channels + 2 * 4 * 8 * 8,  # and two weights of each pixel, for head: copy
-        action_dim=2, patch=1, heads=4, head_dim=24, layers=3, ffn_dim=256,
-    )  # fmt: skip
-    model = WorldModel(autoencoder, backbone, prediction="data", head="copy", sigmas=[1.0])
+    backbone = WanBackbone(patch=1, heads=4, head_dim=24, layers=3, ffn_dim=256)
+    model = WorldModel(PatchAutoencoder(8), backbone, prediction="data", head="copy", action_dim=2, sigmas=[1.0])
     task = WorldModelTraining(model, pure_noise_share=0.8, ema_decay=0.98, lr=2e-3, warmup_steps=20)
-    options = {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False, "logger": False}
-    trainer = Trainer(max_steps=steps, limit_val_batches=0, enable_model_summary=False, **options)
+    trainer = Trainer(max_steps=steps, limit_val_batches=0, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(task, datamodule=WorldModelData(str(data), batch_size=16))
     return task
 
@@ -70,7 +64,7 @@ def imagine(model: WorldModel, store: wovr.EpisodeStore) -> np.ndarray:
     return torch.cat([first[:, None], *chunks], dim=1).numpy()
 
 
-def main(folder: Path = Path("runs/example_world_model"), episodes: int = 200, steps: int = 400) -> dict[str, float]:
+def main(folder: Path = Path("runs/example_world_model"), episodes: int = 200, steps: int = 600) -> dict[str, float]:
     """PSNR of imagined frames, and of the first frame taken for all of them, on episodes that were not trained on."""
     seed_everything(0, verbose=False)
     wovr.save_episodes(folder / "episodes", record(episodes, seed=0))

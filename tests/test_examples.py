@@ -28,7 +28,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_there_are_three() -> None:
-    assert EXAMPLES == ["own_environment", "rl_in_imagination", "world_model"]
+    assert EXAMPLES == ["own_environment", "world_model"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -53,13 +53,3 @@ def test_world_model(example: ModuleType) -> None:
     assert all(0 < score < 60 for score in scores.values())
     model = wovr.load_world_model("out/last.ckpt")
     assert (model.action_dim, model.chunk) == (2, 8)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("example", ["rl_in_imagination"], indirect=True)
-def test_rl_in_imagination(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = example.main(Path("out"), size=0.1)
-    assert 0 <= min(before, after) <= max(before, after) <= 1
-    assert f"cloned {before:.0%}, after RL in imagination {after:.0%}" in capsys.readouterr().out
-    clone, improved = (dict(wovr.load_policy(f"out/{name}.ckpt").named_parameters()) for name in ("clone", "improved"))
-    assert any(not clone[name].equal(improved[name]) for name in clone)

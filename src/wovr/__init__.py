@@ -32,10 +32,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wovr.data.store.reader import EpisodeStore
     from wovr.data.store.saving import save_episodes
+    from wovr.envs.actors.names import make_actor
     from wovr.envs.base import SimulatorEnv
     from wovr.envs.episodes import plan_episodes
     from wovr.envs.making import make_env
-    from wovr.envs.rollout import make_actor, roll_out
+    from wovr.envs.rollout import roll_out
     from wovr.models.policies.loading import load_policy
     from wovr.models.world_model.loading import load_world_model
     from wovr.types import Episode, EpisodeMeta, TaskInfo
@@ -65,7 +66,7 @@ _MODULES = {
     "TaskInfo": "wovr.types",
     "load_policy": "wovr.models.policies.loading",
     "load_world_model": "wovr.models.world_model.loading",
-    "make_actor": "wovr.envs.rollout",
+    "make_actor": "wovr.envs.actors.names",
     "make_env": "wovr.envs.making",
     "plan_episodes": "wovr.envs.episodes",
     "roll_out": "wovr.envs.rollout",
