@@ -201,7 +201,8 @@ class FitCLI(LightningCLI):
         """
         begun = self.config.init_from
         described = read_checkpoint(Path(begun))[KEY]["networks"].values() if begun else ()
-        before = {str(network.get("prefix")): network.get("init_args") or {} for network in described}
+        whole = [network for network in described if isinstance(network, dict)]  # others are refused later
+        before = {str(network.get("prefix")): network.get("init_args") for network in whole}
         module, _, name = self.config.model.class_path.rpartition(".")
         task = getattr(importlib.import_module(module), name)
         for place, compute in task.from_data(data).items():
@@ -209,8 +210,9 @@ class FitCLI(LightningCLI):
             given = self.config.model.init_args.get(network)
             arguments = given.get("init_args") if isinstance(given, jsonargparse.Namespace) else None
             if arguments is not None and argument in arguments and arguments[argument] is None:
-                first = before.get(f"{network}.", {})
-                arguments[argument] = compute() if first.get(argument) is None else first[argument]
+                first = before.get(f"{network}.")
+                known = first.get(argument) if isinstance(first, dict) else None
+                arguments[argument] = compute() if known is None else known
 
     def is_finished(self, data: Any) -> bool:
         """Whether the folder holds this very run, finished; sets `finished` and `run_folder`.
