@@ -163,13 +163,9 @@ def test_a_wrong_way_import_is_noticed(source: str) -> None:
     assert len(wrong_way_imports(ROOT / "src/wovr/envs/base.py", source)) == 1
 
 
-CIRCLES = [["wovr.models.world_model.assembly", "wovr.models.world_model.model"]]
-"""To be taken apart: a world model's parts are checked by looking at the model when it is half built."""
-
-
 def test_no_files_import_each_other_in_a_circle() -> None:
     found = circles(import_graph(SOURCES))
-    assert found == CIRCLES, "\n".join(" <-> ".join(group) for group in found)
+    assert found == [], "\n".join(" <-> ".join(group) for group in found)
 
 
 def test_a_circle_is_noticed() -> None:
@@ -195,6 +191,7 @@ LONG = 400
 """Lines that most subjects take less than."""
 
 LONG_FILES = {
+    "src/wovr/models/world_model/model.py": "one network: what it is made of, what it is told, how a chunk is sampled",
     "src/wovr/envs/imagined/env.py": "one environment: its rows, what they are at a moment, how a chunk moves them on",
     "src/wovr/tasks/grpo/training.py": "one task: its arguments, an update from rollouts to steps, what it reports",
     "src/wovr/models/checkpoint.py": "one record: how it is written, read, checked, and made into networks again",

@@ -24,6 +24,7 @@ def test_who_comes_first_stays(store: EpisodeStore, room: float, monkeypatch: py
     assert [frames.decoded is not None for frames in kept] == [index < int(room) for index in range(len(store))]
     for index, frames in enumerate(kept):
         np.testing.assert_array_equal(frames.clip(3, 9), store.frames(index, 3, 9))
+        np.testing.assert_array_equal(frames.window(np.array([0, 5, 5, 8])), store.frames(index)[[0, 5, 5, 8]])
     asked = []
     monkeypatch.setattr(EpisodeStore, "frames", lambda self, index, *of: asked.append(index))
     for frames in kept:

@@ -31,6 +31,14 @@ class EpisodeFrames:
         """Frames start .. stop - 1: (stop - start, H, W, 3) uint8."""
         return self.store.frames(self.index, start, stop) if self.decoded is None else self.decoded[start:stop]
 
+    def window(self, numbers: np.ndarray) -> np.ndarray:
+        """The first frame and some others: (L,) int64, 0 and then rising -> (L, H, W, 3) uint8."""
+        if self.decoded is not None:
+            return self.decoded[numbers]
+        first, last = int(numbers[1]), int(numbers[-1])
+        clip = self.store.clip(self.index, first, last - first + 1)
+        return np.concatenate([clip.reference[None], clip.frames[numbers[1:] - first]])
+
 
 class FrameCache:
     """Room for decoded frames.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.base import EpisodeData
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.latents import LatentCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.errors import UserError
@@ -84,19 +85,14 @@ class WorldModelWindows:
         lengths = np.array([store.entries[index].num_frames for index in episodes], np.int64)
         self.windows = count_windows(lengths, chunk)  # of each episode
         self._ends = np.cumsum(self.windows)
-        height, width = store.image_size
-        # Row of each episode's first frame in the cache; -1 for those that do not fit in.
-        fits = np.cumsum(lengths) * (height * width * 3) <= cache_mb * 1e6
-        self._rows = np.where(fits, np.cumsum(lengths) - lengths, -1)
-        self._frames = np.empty((int(lengths[fits].sum()), height, width, 3), np.uint8)
+        cache = FrameCache(cache_mb)
+        self._frames = [cache.frames_of(store, index) for index in episodes]
         # One row more, of zeros, which index NO_ACTION finds.
         self._actions: list[np.ndarray] = []
         self._signals: list[dict[str, np.ndarray]] = []
-        for index, row, length in zip(episodes, self._rows, lengths, strict=True):
+        for index in episodes:
             self._actions.append(np.concatenate([store.actions(index), np.zeros((1, store.action_dim), np.float32)]))
             self._signals.append(store.signals(index))
-            if row >= 0:
-                self._frames[row : row + length] = store.frames(index)
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -110,12 +106,7 @@ class WorldModelWindows:
         """The batch of these windows."""
         episode, start = self.locate(np.asarray(indices, np.int64))
         index = window_index(start, self.memory, self.chunk)
-        frames = np.empty((len(start), index.frames.shape[1], *self.store.image_size, 3), np.uint8)
-        row = self._rows[episode]
-        cached = row >= 0
-        frames[cached] = self._frames[row[cached, None] + index.frames[cached]]
-        for i in np.flatnonzero(~cached):
-            frames[i] = self._decode(int(self.episodes[episode[i]]), index.frames[i])
+        frames = np.stack([self._frames[e].window(of) for e, of in zip(episode, index.frames, strict=True)])
         actions = np.stack([self._actions[e][of] for e, of in zip(episode, index.actions, strict=True)])
         signals = {
             name: np.stack([self._signals[e][name][of[1:]] for e, of in zip(episode, index.frames, strict=True)])
@@ -150,12 +141,6 @@ class WorldModelWindows:
         # Groups end at the reference, at the last memory frame, four frames before and after that, and so on.
         starts = frames[:, ::FRAMES_PER_LATENT] - (FRAMES_PER_LATENT - 1)
         return torch.stack([cache.latents(int(self.episodes[e]), of) for e, of in zip(episode, starts, strict=True)])
-
-    def _decode(self, episode: int, frames: np.ndarray) -> np.ndarray:
-        """Frames of an episode: (L,) int64, the reference first, then rising -> (L, H, W, 3) uint8."""
-        first, last = int(frames[1]), int(frames[-1])
-        clip = self.store.clip(episode, first, last - first + 1)
-        return np.concatenate([clip.reference[None], clip.frames[frames[1:] - first]])
 
 
 class MixedOrder:

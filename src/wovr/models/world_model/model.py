@@ -15,14 +15,22 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.images import frames_to_float, frames_to_uint8
 from wovr.models.checkpoint import Network
-from wovr.models.world_model.assembly import backbone_numbers, check_compiler, check_numbers, choose_action_dim
 from wovr.models.world_model.autoencoders.base import FRAMES_PER_LATENT, Autoencoder
 from wovr.models.world_model.backbones.base import Backbone
 from wovr.models.world_model.conditioning import Conditioning, Frame, Inputs, Setting
-from wovr.models.world_model.context import Context, EncodedWindow, beside, fill_memory, token_positions, with_told
+from wovr.models.world_model.context import (
+    Context,
+    EncodedWindow,
+    beside,
+    channels_beside,
+    fill_memory,
+    token_positions,
+    with_told,
+)
 from wovr.models.world_model.heads import make_copy_head
 from wovr.types import CHUNK
 
@@ -94,7 +102,7 @@ class WorldModel(Network):
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.backbone = backbone
         self.conditioning = Conditioning() if conditioning is None else conditioning
-        self.action_dim = choose_action_dim(action_dim, self.conditioning, backbone)
+        self.action_dim = _choose_action_dim(action_dim, self.conditioning, backbone)
         self.prediction = prediction
         self.chunk, self.memory = chunk, memory
         self.reference, self.reference_gap, self.context = reference, reference_gap, context
@@ -106,12 +114,63 @@ class WorldModel(Network):
         self.new_latents = chunk // FRAMES_PER_LATENT
         self.memory_latents = -(-memory // FRAMES_PER_LATENT)
         self.memory_slots = FRAMES_PER_LATENT * self.memory_latents
-        check_numbers(self, low_high, neutral)
+        self._check_numbers(low_high, neutral)
         self.conditioning.attach(Setting(autoencoder, self.action_dim, chunk, prediction, head, reference, context))
         self.copy_head = None if head == "linear" else make_copy_head(autoencoder, prediction, reference, head_hidden)
-        backbone.complete(**backbone_numbers(self))
+        backbone.complete(**self._backbone_numbers())
         self.noisy_context = low_high[0], low_high[1]
         self.register_buffer("neutral", torch.tensor(neutral, dtype=torch.float32), persistent=False)
+
+    def _check_numbers(self, noisy_context: list[float], neutral: list[float]) -> None:
+        """Refuse arguments that are out of their range or contradict each other.
+
+        Raises:
+            UserError: Which, and what to give.
+        """
+
+        def refuse(problem: str, remedy: str) -> None:
+            raise UserError(f"world_model: {problem}", remedy)
+
+        if self.chunk < FRAMES_PER_LATENT or self.chunk % FRAMES_PER_LATENT:
+            refuse(f"chunk is {self.chunk}", f"give a multiple of {FRAMES_PER_LATENT}")
+        if self.memory < 1 or (self.memory > FRAMES_PER_LATENT and self.memory % FRAMES_PER_LATENT):
+            refuse(f"memory is {self.memory}", f"give 1 to {FRAMES_PER_LATENT}, or a multiple of {FRAMES_PER_LATENT}")
+        if self.memory != self.memory_slots and self.history == "latents":
+            refuse(f"history is latents and memory {self.memory}", "set history to frames: latents hold four frames")
+        if self.reference_gap is not None and (not self.reference or self.reference_gap <= self.memory_latents):
+            refuse(
+                f"reference_gap is {self.reference_gap}",
+                f"give a number above {self.memory_latents}, with reference true, or null",
+            )
+        if self.context == "channels" and (self.told or self.reference_gap is not None):
+            refuse("told and reference_gap need context tokens", "set told to false and reference_gap to null")
+        if len(noisy_context) != 2 or not 0 <= noisy_context[0] <= noisy_context[1] < 1:
+            refuse(f"noisy_context is {noisy_context}", "give a number, or [lowest, highest], in [0, 1)")
+        if self.shift <= 0:
+            refuse(f"shift is {self.shift}", "give a number above 0")
+        try:
+            flow.check_sigmas(self.sigmas)
+        except ValueError as error:
+            refuse(str(error), "set sigmas to null for five")
+        if len(neutral) != self.action_dim:
+            refuse(
+                f"neutral_action has {len(neutral)} numbers, an action {self.action_dim}",
+                "give as many numbers as action_dim",
+            )
+
+    def _backbone_numbers(self) -> dict[str, int]:
+        """What the parts make the backbone's channels, actions and clip."""
+        channels, conditioning = self.autoencoder.latent_channels, self.conditioning
+        shown = int(self.reference) + self.memory_latents
+        as_channels = self.context == "channels"
+        more = channels_beside(channels, shown, self.memory_slots, self.action_dim) if as_channels else 0
+        answer = channels if self.copy_head is None else self.copy_head.channels
+        return {
+            "in_channels": channels + more + conditioning.shown_channels,
+            "out_channels": answer if conditioning.answer_channels is None else conditioning.answer_channels,
+            "action_dim": self.action_dim + conditioning.told_dim,
+            "latent_frames": self.new_latents + (0 if as_channels else shown),
+        }
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but the autoencoder, which is frozen."""
@@ -128,7 +187,7 @@ class WorldModel(Network):
         Raises:
             UserError: For a CPU torch.compile writes C++, and there is no compiler.
         """
-        check_compiler(device)
+        _check_compiler(device)
         self.backbone.compile_blocks()
         self.conditioning.compile_parts()
         if self.copy_head is not None:
@@ -371,3 +430,33 @@ class WorldModel(Network):
         clean = torch.zeros_like(sigma)
         of_memory = context.sigma if self.told else clean
         return torch.stack([clean] * self.reference + [of_memory] * self.memory_latents + [sigma] * self.new_latents, 1)
+
+
+def _choose_action_dim(given: int | None, conditioning: Conditioning, backbone: Backbone) -> int:
+    """Dimensions of an action: what was given, or what a part was made for.
+
+    Raises:
+        UserError: Nobody says.
+    """
+    if given is not None:
+        return given
+    if conditioning.action_dim is not None:
+        return conditioning.action_dim
+    if backbone.given["action_dim"] is None:
+        raise UserError("world_model: action_dim is null", "give the dimensions of an action")
+    return backbone.given["action_dim"] - conditioning.told_dim
+
+
+def _check_compiler(device: torch.device) -> None:
+    """For a CPU torch.compile writes C++.
+
+    Raises:
+        UserError: There is no compiler for it.
+    """
+    if device.type == "cpu":
+        from torch._inductor import cpp_builder, exc
+
+        try:
+            cpp_builder.get_cpp_compiler()
+        except exc.InvalidCxxCompiler as error:
+            raise UserError("there is no C++ compiler, which torch.compile needs", "install g++") from error
