@@ -223,7 +223,7 @@ def test_adapters_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_adapters_and_actions_learn_and_nothing_else() -> None:
     plain = tiny_backbone(in_channels=6, out_channels=6)
     torch.manual_seed(0)
-    adapted = WanBackbone(6, 6, 3, patch=1, heads=2, head_dim=12, layers=2, ffn_dim=48, frequencies=16, lora_rank=2)
+    adapted = WanBackbone(6, 6, 3, 4, patch=1, heads=2, head_dim=12, layers=2, ffn_dim=48, frequencies=16, lora_rank=2)
     learning = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert learning
     assert all("lora_" in name or "action_" in name or "token_position" in name for name in learning)
