@@ -25,13 +25,13 @@ SIZE = 16  # pixels
 
 
 class ReachEnv(wovr.SimulatorEnv):
-    """Actions push to the right and downwards, each in [-1, 1]; success is the dot at the edge that it was told."""
+    """An action pushes to the right, by up to 1; success is the dot at the edge that it was told."""
 
     fps = 5.0
 
     def __init__(self) -> None:
         self.observation_space = image_observation_space((SIZE, SIZE))
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     @classmethod
     def suites(cls) -> Mapping[str, Sequence[wovr.TaskInfo]]:
@@ -53,7 +53,7 @@ class ReachEnv(wovr.SimulatorEnv):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Push; the state is (x, y, actions so far), places in [0, 1]."""
-        self.state[:2] = np.clip(self.state[:2] + 0.06 * action, 0.0, 1.0)
+        self.state[0] = np.clip(self.state[0] + 0.06 * action[0], 0.0, 1.0)
         self.state[2] += 1
         success = bool(self.state[0] <= 0.1 if self.task.index == 0 else self.state[0] >= 0.9)
         return self.observe(), float(success), success, self.state[2] >= self.task.horizon, {"success": success}
@@ -74,7 +74,7 @@ class ReachEnv(wovr.SimulatorEnv):
 
     def expert_action(self) -> np.ndarray:
         """Straight on; raise UserError where there is no scripted expert."""
-        return np.array([-1.0 if self.task.index == 0 else 1.0, 0.0], np.float32)
+        return np.array([-1.0 if self.task.index == 0 else 1.0], np.float32)
 
 
 def main(episodes: int = 20) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +46,10 @@ def record(count: int, seed: int) -> Iterator[wovr.Episode]:
 
 def train(data: Path, steps: int) -> WorldModelTraining:
     """Fit a small world model: predicts each chunk of 8 frames from the frames before it and the 8 actions."""
-    backbone = WanBackbone(patch=1, heads=4, head_dim=24, layers=3, ffn_dim=256)
-    model = WorldModel(PatchAutoencoder(8), backbone, prediction="data", head="copy", action_dim=2, sigmas=[1.0])
-    task = WorldModelTraining(model, pure_noise_share=0.8, ema_decay=0.98, lr=2e-3, warmup_steps=20)
+    backbone = WanBackbone(patch=1, heads=4, head_dim=24, layers=2, ffn_dim=256, cumulative=True)
+    how: dict[str, Any] = {"prediction": "data", "head": "copy", "context": "channels", "noisy_context": 0.0}
+    model = WorldModel(PatchAutoencoder(patch=4), backbone, action_dim=2, sigmas=[1.0], **how)
+    task = WorldModelTraining(model, pure_noise_share=0.9, ema_decay=0.98, muon_lr=1.5e-2, lr=2e-3)
     trainer = Trainer(max_steps=steps, limit_val_batches=0, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(task, datamodule=WorldModelData(str(data), batch_size=16))
     return task

@@ -28,7 +28,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_there_are_three() -> None:
-    assert EXAMPLES == ["own_environment", "world_model"]
+    assert EXAMPLES == ["own_environment", "rl_in_imagination", "world_model"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -48,8 +48,16 @@ def test_own_environment(example: ModuleType) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("example", ["world_model"], indirect=True)
 def test_world_model(example: ModuleType) -> None:
-    scores = example.main(Path("out"), episodes=12, steps=3)
-    assert scores.keys() == {"imagined", "first frame"}
-    assert all(0 < score < 60 for score in scores.values())
+    scores = example.main(Path("out"), episodes=60, steps=150)
+    assert scores["imagined"] > scores["first frame"] + 1  # dB; 11 of them at full size
     model = wovr.load_world_model("out/last.ckpt")
     assert (model.action_dim, model.chunk) == (2, 8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("example", ["rl_in_imagination"], indirect=True)
+def test_rl_in_imagination(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = example.main(Path("out"), size=0.5)
+    assert 0.2 < before < after - 0.1  # 50 points at full size
+    assert f"cloned {before:.0%}, after RL in imagination {after:.0%}" in capsys.readouterr().out
+    assert wovr.load_policy("out/improved.ckpt").action_dim == 1
