@@ -163,7 +163,7 @@ def test_before_anything_is_made_a_line_says_where_to_begin(line: str, capsys: p
     assert error.count("\n") == 1
     [command, everything] = re.findall(r"with: (wovr [^()]+?)(?: \(|\))", error)
     assert command == PLACES["data/demos"].command
-    assert everything.startswith("wovr pace ")
+    assert everything == "wovr pace"
     assert not Path("runs").exists()
 
 
@@ -174,3 +174,16 @@ def test_the_commands_that_make_things_are_accepted(path: str, capsys: pytest.Ca
     assert ended.value.code == 0, capsys.readouterr().err
     names = list(PLACES)
     assert all(names.index(need) < names.index(path) for need in PLACES[path].needs)
+
+
+def named_in(value: Any) -> set[str]:
+    """The places that nested options name."""
+    if isinstance(value, dict | list):
+        return {path for item in (value.values() if isinstance(value, dict) else value) for path in named_in(item)}
+    return set(str(value).split(",")) & PLACES.keys()
+
+
+@pytest.mark.parametrize("path", [path for path, place in PLACES.items() if place.inside])
+def test_what_a_run_needs_is_what_its_configuration_names(path: str) -> None:
+    config = find_config(path.split("/")[1])
+    assert named_in(read_config_file(config)) == set(PLACES[path].needs)

@@ -39,7 +39,7 @@ LAST = "checkpoints/last.ckpt"
 _OWN = ("out", "config")
 """Options that name what a command makes, or reads in another way."""
 
-WHOLE_CHAIN = "wovr pace --config conf/pace/tabletop.yaml"
+WHOLE_CHAIN = "wovr pace"
 """What makes everything."""
 
 Words = Sequence[str]
@@ -118,7 +118,7 @@ PLACES: dict[str, Place] = {
         Place(
             KEYFRAMES, f"wovr data keyframes {BASE}", lambda words: list(words[:2]) == ["data", "keyframes"], (BASE,)
         ),
-        _run("rl", POLICY, BASE, WORLD_MODEL, REWARD, VALUE, KEYFRAMES, verb="rl"),
+        _run("rl", POLICY, BASE, WORLD_MODEL, REWARD, VALUE, verb="rl"),
         # Of a chain's, those that its world model was measured with; see `Chain.made`.
         Place(
             HELD_OUT, f"wovr collect --episodes 40 --init_states=-10: --out {HELD_OUT}", lambda words: False, (POLICY,)
