@@ -74,7 +74,7 @@ def _copy(parser: argparse.ArgumentParser, copy: argparse.ArgumentParser) -> Non
         if isinstance(action.choices, Mapping):
             table = copy.add_subparsers()
             for word, below in action.choices.items():
-                _copy(below, table.add_parser(word, help=(below.description or "").partition("\\n")[0], add_help=False))
+                _copy(below, table.add_parser(word, help=(below.description or "").partition("\n")[0], add_help=False))
             continue
         names = [name for name in action.option_strings if name not in copy._option_string_actions]
         names = [name for name in names if not name.endswith((".help", "+"))]
