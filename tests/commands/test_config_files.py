@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from wovr.cli import main
-from wovr.commands.config_files import config_name, find_config, known_configs, packaged_configs, read_config_file
+from wovr.commands.config_files import (
+    config_name,
+    find_config,
+    flag_values,
+    known_configs,
+    packaged_configs,
+    read_config_file,
+)
 from wovr.errors import UserError
 from wovr.renames import RENAMES
 
@@ -148,3 +155,14 @@ def test_a_verb_takes_a_name_in_any_folder(
         main([*words.split(), "--print_config"])
     assert ended.value.code == 0
     assert line in capsys.readouterr().out
+
+
+def test_flags_and_values_are_read_in_either_way() -> None:
+    words = ["collect", "--suite", "goal", "--init_states=-10:", "-c", "bc", "--env_args.path=a=b", "--debug"]
+    assert list(flag_values(words)) == [
+        ("--suite", "goal"),
+        ("--init_states", "-10:"),
+        ("-c", "bc"),
+        ("--env_args.path", "a=b"),
+        ("--debug", ""),
+    ]

@@ -10,8 +10,9 @@ stands on PyYAML's safe loader.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,22 @@ def packaged_configs() -> Path:
     return Path(str(files("wovr"))) / FOLDER
 
 
+def flag_values(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The flags of a command line with their values, `--suite goal` and `--suite=goal` alike, in their order.
+
+    A flag without a value has the word after it, whatever that is, or an empty text.
+    """
+    for word, after in pairwise([*words, ""]):
+        flag, is_one, value = word.partition("=")
+        if flag.startswith("-"):
+            yield flag, value if is_one else after
+
+
+def names_config(value: str) -> bool:
+    """Whether the value of `--config` names a file; the parser takes YAML itself, too."""
+    return not set("\n{").intersection(value) and ": " not in value
+
+
 def find_config_files(args: Sequence[str]) -> list[str]:
     """A command line in which every `--config` (or `-c`) is the path of a file, found by `find_config` and checked.
 
@@ -52,7 +69,7 @@ def find_config_files(args: Sequence[str]) -> list[str]:
         if flag not in ("--config", "-c") or not (is_one or place + 1 < len(args)):
             continue
         value = value if is_one else args[place + 1]
-        if any(sign in value for sign in "\n{") or ": " in value:  # the parser takes YAML itself, too
+        if not names_config(value):
             continue
         found = str(find_config(value))
         read_config_file(Path(found))

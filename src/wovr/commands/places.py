@@ -21,11 +21,10 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wovr.commands.config_files import config_name
+from wovr.commands.config_files import config_name, flag_values
 from wovr.commands.pace.folders import CHAIN_FILE, read_record
 from wovr.errors import UserError
 from wovr.runs import is_first_process, read_json
@@ -74,9 +73,7 @@ class Place:
 
 def _option(words: Words, name: str) -> str | None:
     """The value of a flag; None without it."""
-    values = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
-    values += [value for word, value in pairwise(words) if word == f"--{name}"]
-    return values[0] if values else None
+    return next((value for flag, value in flag_values(words) if flag == f"--{name}"), None)
 
 
 def _run(name: str, *needs: str, verb: str = "fit") -> Place:

@@ -26,7 +26,7 @@ from wovr.callbacks.seeding import SeedSteps
 from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
 from wovr.commands.arguments import words
 from wovr.commands.fit import FitCLI, run
-from wovr.commands.rollout_options import IMAGINED, RolloutOptions
+from wovr.commands.rollout_options import RolloutOptions
 from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_trained_range, read_range
@@ -38,6 +38,7 @@ from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector
 from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.open_starts import keep_open_starts
 from wovr.envs.imagined.parts import load_value
+from wovr.envs.making import IMAGINED
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.commands.arguments import words
-from wovr.commands.config_files import find_config, read_config_file
+from wovr.commands.config_files import find_config, flag_values, names_config, read_config_file
 from wovr.commands.places import RUNS
 from wovr.errors import UserError, meant
 from wovr.importing import import_named
@@ -119,13 +119,12 @@ def asking_options(args: Sequence[str]) -> dict[str, Any]:
         UserError: A configuration that cannot be read.
     """
     found: dict[str, Any] = {}
-    for word, after in zip(args, [*args[1:], ""], strict=False):
-        flag, is_one, value = word.partition("=")
-        value = value if is_one else after
-        if flag == "--config" and value and not set("\n{").intersection(value) and ": " not in value:
+    asking = [f"--{name}" for name in ASKING]
+    for flag, value in flag_values(args):
+        if flag == "--config" and value and names_config(value):
             given = read_config_file(find_config(value))
             found |= {name: given[name] for name in ASKING if name in given}
-        elif flag.removeprefix("--") in ASKING and flag.startswith("--"):
+        elif flag in asking:
             found[flag.removeprefix("--")] = value
     return found
 
