@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from wovr import cli
-from wovr.errors import UserError, choose_from
+from wovr.errors import UserError, check_least, choose_from
 
 
 def test_problem_and_remedy_become_one_line() -> None:
@@ -17,6 +17,15 @@ def test_problem_and_remedy_become_one_line() -> None:
 
 def test_without_a_remedy_nothing_is_appended() -> None:
     assert str(UserError("conf/bc.yaml: no such file")) == "conf/bc.yaml: no such file"
+
+
+def test_a_number_that_is_too_small_is_said_with_the_least() -> None:
+    for value, least in ((1, 1), (0, 0), (None, 1), (2.5, 2)):
+        check_least("--episodes", value, least)
+    with pytest.raises(UserError, match=r"^--episodes is 0; give 1 or more$"):
+        check_least("--episodes", 0)
+    with pytest.raises(UserError, match=r"^model\.near is -1; give 0 or more$"):
+        check_least("model.near", -1, 0)
 
 
 @pytest.mark.parametrize(

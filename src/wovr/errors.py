@@ -24,6 +24,21 @@ class UserError(Exception):
         super().__init__(printable(" ".join(text.split())))
 
 
+def check_least(name: str, value: float | None, least: int = 1) -> None:
+    """Refuse a number that is too small; None, for an option that is not given, is none.
+
+    Args:
+        name: What it is called where it is given, e.g. `--episodes` or `model.epochs`.
+        value: The number.
+        least: The least that it may be.
+
+    Raises:
+        UserError: It is smaller.
+    """
+    if value is not None and value < least:
+        raise UserError(f"{name} is {value}", f"give {least} or more")
+
+
 class Terminated(KeyboardInterrupt):
     """A signal told the process to end (SIGTERM, SIGHUP): what Ctrl-C does, with another exit status.
 

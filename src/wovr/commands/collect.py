@@ -24,7 +24,7 @@ from wovr.envs.progress import ActingProgress
 from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION
 
@@ -73,8 +73,7 @@ def collect(
         device: Where a checkpoint computes: auto, cpu, cuda.
     """
     for flag, value in (("episodes", episodes), ("num_envs", num_envs), ("shard_episodes", shard_episodes)):
-        if value < 1:
-            raise UserError(f"--{flag} is {value}", "give 1 or more")
+        check_least(f"--{flag}", value)
     out = default_out({"policy": policy}) if out is None else out
     suite = only_suite(suites_of_policy(policy), f"--policy {policy}") if suite is None else suite
     inputs = {

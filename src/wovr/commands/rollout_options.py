@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from wovr.errors import UserError
-
-IMAGINED = "imagined"
-"""The `--env` that is a world model."""
+from wovr.envs.making import IMAGINED
+from wovr.errors import UserError, check_least
 
 
 @dataclass
@@ -97,8 +95,7 @@ class RolloutOptions:
             UserError: Numbers out of their ranges, options that are missing or have no effect here.
         """
         for name in ("eval_every", "eval_episodes", "save_every", "num_envs", "eval_num_envs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}", "give 1 or more")
+            check_least(f"--{name}", getattr(self, name))
         if self.patience < 0:
             raise UserError(f"--patience is {self.patience}", "give 0 for never, or more")
         if self.cut_after is not None and self.value is None:

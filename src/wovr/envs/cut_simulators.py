@@ -16,7 +16,7 @@ import torch
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.imagined.parts import Judge
 from wovr.envs.workers.vector import WorkerVectorEnv
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.windows import last_frames
 from wovr.types import ChunkStep, Observation, StartState
 
@@ -41,8 +41,7 @@ class CutSimulators(ChunkVectorEnv):
     """
 
     def __init__(self, simulators: WorkerVectorEnv, value: Judge, cut_after: int | None) -> None:
-        if cut_after is not None and cut_after < 1:
-            raise UserError(f"cut_after is {cut_after}", "give 1 or more")
+        check_least("cut_after", cut_after)
         self.simulators, self.value = simulators, value
         self.cut_after = NEVER if cut_after is None else cut_after
         self.suites, self.fps, self.image_size = simulators.suites, simulators.fps, simulators.image_size

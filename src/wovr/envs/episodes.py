@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wovr.envs.rollout import EpisodeStart
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.types import MAX_FRAMES, StartState, TaskInfo
 
 
@@ -70,8 +70,7 @@ def plan_episodes(
     Raises:
         UserError: `num_episodes` is not positive, or a bad slice.
     """
-    if num_episodes < 1:
-        raise UserError(f"--episodes is {num_episodes}", "give 1 or more")
+    check_least("--episodes", num_episodes)
     chosen = [choose_init_states(init_states, task) for task in tasks]
     orders: dict[tuple[int, int], np.ndarray] = {}
     episodes = []

@@ -17,7 +17,7 @@ from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.types import StartState, TaskInfo
 
 
@@ -216,8 +216,7 @@ class RolloutCollector:
         on_steps: Callable[[int], None] | None = None,
     ) -> None:
         for name, value, least in (("groups", groups, 1), ("group_size", group_size, 2), ("updates", updates, 1)):
-            if value < least:
-                raise UserError(f"--{name} is {value}", f"give {least} or more")
+            check_least(f"--{name}", value, least)
         if max_rollouts is not None and (max_rollouts < 1 or max_rollouts % group_size):
             raise UserError(
                 f"--max_real_episodes is {max_rollouts}", f"give a multiple of {group_size}: whole groups only"

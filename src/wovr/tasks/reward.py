@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from wovr.data.training.reward_windows import RewardBatch, RewardEpisode
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.blur import gaussian_blur, random_sigma
 from wovr.functional.classification import JudgedEpisode, best_threshold, pooled, score
 from wovr.models.checkpoint import KEY
@@ -77,8 +77,7 @@ class RewardTraining(TrainingModule):
         self.ema_decay = ema_decay
         self.judged: list[JudgedEpisode] = []
         for name in ("shift", "blur", "noise", "brightness"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}", "give 0 or more")
+            check_least(f"{name}", getattr(self, name), 0)
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise UserError(f"ema_decay is {ema_decay}", "give a number in [0, 1), or null")
 

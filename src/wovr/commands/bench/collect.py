@@ -17,7 +17,7 @@ from wovr.envs.registry import choose_tasks
 from wovr.envs.replay import RecordedActions, replay_seconds
 from wovr.envs.rollout import Rollout
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
-from wovr.errors import UserError
+from wovr.errors import check_least
 
 
 def bench_collect(
@@ -58,8 +58,7 @@ def bench_collect(
         repeats: Times both are measured, in turn.
     """
     for flag, value in (("episodes", episodes), ("shard_episodes", shard_episodes), ("repeats", repeats)):
-        if value < 1:
-            raise UserError(f"--{flag} is {value}", "give 1 or more")
+        check_least(f"--{flag}", value)
     num_workers = count_workers(workers)
     ratios = []
     with closing(WorkerVectorEnv(env, num_envs, num_workers, env_args, record_states=True)) as simulators:

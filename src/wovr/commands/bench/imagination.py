@@ -28,7 +28,7 @@ from wovr.commands.arguments import choose_device
 from wovr.commands.config_files import find_config
 from wovr.commands.places import WORLD_MODEL
 from wovr.commands.terminal import table_console
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.flow import sampling_sigmas
 from wovr.models.checkpoint import data_record
 from wovr.models.policies.base import Policy
@@ -74,8 +74,7 @@ def bench_imagination(
     """
     if seconds <= 0:
         raise UserError(f"--seconds {seconds}", "give a time above 0")
-    if size < 0:
-        raise UserError(f"--size is {size}", "give 0 or more")
+    check_least("--size", size, 0)
     counts = {"batches": _counts("batches", batches), "steps": _counts("steps", steps)}
     precisions = [word.strip() for word in precision.split(",")]
     for word in precisions:

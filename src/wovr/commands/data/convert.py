@@ -27,7 +27,7 @@ from wovr.data.converters.to_shards import (
 from wovr.data.store.dataset import read_dataset, stored_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import DATASET_FILE
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.runs import LOCK_FILE, RunFolder, place_beside
 
 INPUTS_FILE = "convert.json"
@@ -226,8 +226,7 @@ def _choose(source: EpisodeSource, given: dict[str, Any]) -> Choices:
     for name, there in allowed.items():
         if given[name] not in there:
             raise UserError(f"--{name} is '{given[name]}'", f"give {', '.join(there)}")
-    if given["size"] < 0:
-        raise UserError(f"--size is {given['size']}", "give 0 or more")
+    check_least("--size", given["size"], 0)
     skip = _skipped(source, given["skip"], given["filter"])
     first = next((index for index in range(len(source)) if index not in skip), 0)
     state, widths, order = _state(source, given["state"], given["hand"], first)

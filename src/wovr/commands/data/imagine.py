@@ -18,7 +18,7 @@ from wovr.commands.collect import INPUTS_FILE, summary
 from wovr.data.store.dataset import check_trained_range, read_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.windows import window_index
 from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of
 from wovr.models.world_model.loading import load_world_model
@@ -70,11 +70,9 @@ def imagine_episodes(
     Raises:
         UserError: A world model for other actions, or a folder that holds something else.
     """
-    if batch_size < 1:
-        raise UserError(f"--batch_size is {batch_size}", "give 1 or more")
+    check_least("--batch_size", batch_size)
     for name, value in (("episodes", episodes), ("restart", restart)):
-        if value < 0:
-            raise UserError(f"--{name} is {value}", "give 0 or more")
+        check_least(f"--{name}", value, 0)
     store = EpisodeStore(*folders)
     count = min(len(store), episodes or len(store))
     chosen = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()

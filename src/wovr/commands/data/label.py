@@ -9,7 +9,7 @@ from wovr.commands.terminal import episode_progress
 from wovr.data.labels import LABELS_FILE, LABELS_FOLDER, Labels, apply_labels, frame_sheet
 from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.printing import printable
 from wovr.runs import RunFolder, only_run
 
@@ -26,8 +26,7 @@ def label(folder: Path, *, out: Path | None = None, sheet_frames: int = 48) -> N
         out: Folder of the data set with the new labels, written when every episode has one.
         sheet_frames: Frames drawn of each episode at most.
     """
-    if sheet_frames < 1:
-        raise UserError(f"--sheet_frames is {sheet_frames}", "give 1 or more")
+    check_least("--sheet_frames", sheet_frames)
     if out is not None and out.resolve() == folder.resolve():
         raise UserError(f"--out is {out}, the data set itself", "choose another folder")
     store = EpisodeStore(folder)

@@ -29,7 +29,7 @@ from wovr.envs.futures import future_simulators
 from wovr.envs.imagined.env import make_imagined_env
 from wovr.envs.progress import ActingProgress
 from wovr.envs.workers.vector import count_workers
-from wovr.errors import UserError
+from wovr.errors import check_least
 from wovr.models.checkpoint import network_fingerprint
 from wovr.models.reward import SuccessClassifier
 from wovr.models.world_model.model import WorldModel
@@ -106,8 +106,7 @@ def evaluate_hallucination(
         *(("uncertainty_seeds", uncertainty_seeds, 0), ("horizon", horizon, 0)),
     )
     for flag, value, least in bounds:
-        if value < least:
-            raise UserError(f"--{flag} is {value}", f"give {least} or more")
+        check_least(f"--{flag}", value, least)
     levels, indices = numbers("sigmas", sigmas, float), numbers("tasks", tasks, int)
     folders = [Path(folder) for folder in words(data)]
     pool = StartStates(

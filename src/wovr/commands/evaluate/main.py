@@ -17,7 +17,7 @@ from wovr.commands.suites import suites_of_policy
 from wovr.commands.terminal import table_console
 from wovr.envs.actors.names import policy_name
 from wovr.envs.workers.vector import count_workers
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 
 
 def evaluate(
@@ -68,8 +68,7 @@ def evaluate(
     """
     counts = (("episodes", episodes, 1), ("choose_episodes", choose_episodes, 1), ("num_envs", num_envs, 1))
     for flag, value, least in (*counts, ("videos", videos, 0)):
-        if value < least:
-            raise UserError(f"--{flag} is {value}", f"give {least} or more")
+        check_least(f"--{flag}", value, least)
     choices = numbers("choose_temperature", choose_temperature, float)
     for choice in choices:
         if not 0 <= choice < math.inf:

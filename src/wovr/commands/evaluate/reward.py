@@ -20,7 +20,7 @@ from wovr.commands.report.line_chart import line_chart
 from wovr.commands.terminal import table_console
 from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.classification import (
     CalibrationBin,
     JudgedEpisode,
@@ -85,8 +85,7 @@ def evaluate_reward(
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise UserError(f"--threshold is {threshold}", "give a number in (0, 1]")
-    if consecutive is not None and consecutive < 1:
-        raise UserError(f"--consecutive is {consecutive}", "give 1 or more")
+    check_least("--consecutive", consecutive)
     sources = {"real": data} | ({"imagined": imagined} if imagined else {})
     stores = {name: EpisodeStore(*_folders(name, folders)) for name, folders in sources.items()}
     inputs = {

@@ -26,7 +26,7 @@ from wovr.data.store.dataset import check_trained_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.envs.actors.names import policy_name
 from wovr.envs.workers.vector import count_workers
-from wovr.errors import UserError, choose_from
+from wovr.errors import UserError, check_least, choose_from
 from wovr.metrics.catalogue import Instruments
 from wovr.metrics.networks.weights import has_weights, weights_folder
 from wovr.models.checkpoint import check_image_size, data_record, network_fingerprint
@@ -89,8 +89,7 @@ def evaluate_world_model(
         device: Where to compute: auto, cpu, cuda.
     """
     for flag, value, least in (("episodes", episodes, 0), ("batch_size", batch_size, 1), ("videos", videos, 0)):
-        if value < least:
-            raise UserError(f"--{flag} is {value}", f"give {least} or more")
+        check_least(f"--{flag}", value, least)
     out = default_out({"metrics": metrics}) if out is None else out
     names, mine = words(metrics), METRICS["psnr"].metrics
     for name in names:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from jsonargparse import ArgumentError
 from rich.table import Table
 
 from wovr.commands.arguments import OptionsParser, explain_arguments
-from wovr.commands.config_files import find_config_files
+from wovr.commands.config_files import find_config_files, flag_values
 from wovr.commands.pace.budget import Budget, count_budget, planned_episodes
 from wovr.commands.pace.child import Child, command_line
 from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
@@ -31,7 +30,7 @@ from wovr.commands.pace.run import look, run_stages, spent_seconds
 from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_stages
 from wovr.commands.pace.view import clock
 from wovr.commands.terminal import table_console
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.runs import only_run
 
 TABLETOP, SMALL = "conf/pace/tabletop.yaml", "conf/pace/small.yaml"
@@ -87,8 +86,7 @@ def pace(
     chain = read_stages(stages, rounds, first_round, filled)
     chosen = choose_stages(chain, from_stage, until)
     limit = read_budget(budget or {})
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}", "give 1 or more")
+    check_least("jobs", jobs)
     given = Surroundings(out, suite, seed)
     check_chain(given)
     if dry_run:
@@ -128,11 +126,7 @@ def default_chain(args: Sequence[str]) -> list[str]:
     flags = {word.partition("=")[0] for word in words}
     if flags & {"--config", "--stages", "--help", "-h"}:
         return words
-    named = [
-        (word.partition("=")[2] if "=" in word else after)
-        for word, after in pairwise([*words, ""])
-        if word.partition("=")[0] == "--env"
-    ]
+    named = [value for flag, value in flag_values(words) if flag == "--env"]
     return ["--config", SMALL if named and named[-1] != "tabletop" else TABLETOP, *words]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.commands.config_files import find_config, read_config_file
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 
 KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round")
 """What a stage may declare."""
@@ -119,8 +119,7 @@ def read_stages(
             a variable, an unknown variable or one whose name is taken, stages that need each other, a config file that
             does not exist.
     """
-    if rounds < 1:
-        raise UserError(f"rounds is {rounds}", "give 1 or more")
+    check_least("rounds", rounds)
     if not declared:
         raise UserError("stages: the chain has none", "declare some, as conf/pace/tabletop.yaml does")
     check_variables(variables or {})

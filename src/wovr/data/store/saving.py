@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wovr.data.store.shards import DATASET_FILE, finish_dataset, shard_path, write_shard
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.types import Episode
 
 
@@ -29,8 +29,7 @@ def save_episodes(folder: Path | str, episodes: Iterable[Episode], *, shard_epis
     folder = Path(folder)
     if (folder / DATASET_FILE).exists() or any(folder.glob("*.tar")):
         raise UserError(f"{folder}: holds episodes already", "choose another folder")
-    if shard_episodes < 1:
-        raise UserError(f"shard_episodes is {shard_episodes}", "give 1 or more")
+    check_least("shard_episodes", shard_episodes)
     for index, some in enumerate(_in_parts(iter(episodes), shard_episodes)):
         write_shard(shard_path(folder, "episodes", index), some)
     return finish_dataset(folder)

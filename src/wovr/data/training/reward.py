@@ -30,7 +30,7 @@ from wovr.data.training.reward_windows import (
     RewardEpisodes,
     RewardWindows,
 )
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.models.world_model.autoencoders.loading import autoencoder_fingerprint, load_autoencoder
 from wovr.runs import fingerprint
 
@@ -241,8 +241,7 @@ class RewardData(EpisodeData):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}", "give a number in [0, 1)")
         for name, least in (("batch_size", 1), ("window", 1), ("near", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"data.{name} is {getattr(self, name)}", f"give {least} or more")
+            check_least(f"data.{name}", getattr(self, name), least)
         if self.positive_share == 0 or self.positive_share + self.hard_share > 1:
             raise UserError(
                 f"data.positive_share is {self.positive_share}, data.hard_share {self.hard_share}",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wovr.envs.base import ChunkVectorEnv, image_observation_space
 from wovr.envs.imagined.parts import Judge, check_parts, check_value, load_parts, load_value
 from wovr.envs.imagined.starts import StartPool, prepare_starts
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.success import consecutive_success
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination, ImaginationState
@@ -140,8 +140,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
     ) -> None:
         checks = (("num_envs", num_envs, 1), ("uncertainty_seeds", uncertainty_seeds, 0), ("batch_size", batch_size, 0))
         for label, given, least in checks:
-            if given < least:
-                raise UserError(f"{label} is {given}", f"give {least} or more")
+            check_least(label, given, least)
         check_parts(world_model, classifier, starts)
         check_value(value, cut_after, classifier)
         place = "cuda" if torch.cuda.is_available() else "cpu"

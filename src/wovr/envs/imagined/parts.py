@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from wovr.envs.imagined.starts import StartPool
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.models.checkpoint import check_image_size
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.models.world_model.loading import load_world_model
@@ -83,8 +83,7 @@ def check_value(value: Judge | None, cut_after: int | None, classifier: Judge) -
         if cut_after is not None:
             raise UserError("a cut_after without a value function", "give both, or neither")
         return
-    if cut_after is not None and cut_after < 1:
-        raise UserError(f"cut_after is {cut_after}", "give 1 or more")
+    check_least("cut_after", cut_after)
     if value.window > classifier.window:
         raise UserError(
             f"the value function looks at {value.window} frames, the success classifier at {classifier.window}",

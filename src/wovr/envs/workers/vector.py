@@ -29,7 +29,7 @@ from wovr.envs.workers.worker import (
     WorkerSettings,
     serve,
 )
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.types import CHUNK, ChunkStep, Observation, StartState, TaskInfo
 
 PATIENCE = 900.0
@@ -82,8 +82,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
             ("num_workers", num_workers, 1),
             ("steps_after_success", steps_after_success, 0),
         ):
-            if value < least:
-                raise UserError(f"{label} is {value}", f"give {least} or more")
+            check_least(label, value, least)
         self.name = name
         self.num_envs = num_envs
         self.num_workers = min(num_workers, num_envs)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wovr.envs.grpo_rollouts import RolloutBatch
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.grpo import (
     chunk_advantages,
     clipped_loss,
@@ -402,8 +402,7 @@ def check_ranges(given: Mapping[str, Any]) -> None:
         UserError: A number out of its range.
     """
     for name, least in (("epochs", 1), ("minibatches", 1), ("micro_batch", 1), ("warmup_steps", 0), ("first_steps", 1)):
-        if given[name] is not None and given[name] < least:
-            raise UserError(f"model.{name} is {given[name]}", f"give {least} or more")
+        check_least(f"model.{name}", given[name], least)
     if not given["coherence"] >= 0:
         raise UserError(f"model.coherence is {given['coherence']}", "give 0 or more")
     for name in ("lr", "gradient_clip_val", "temperature", "discount", "reward_coefficient", "clip_high"):

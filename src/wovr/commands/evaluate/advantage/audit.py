@@ -34,7 +34,7 @@ from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.parts import load_value
 from wovr.envs.progress import ActingProgress
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.models.checkpoint import network_fingerprint
 from wovr.models.reward import SuccessClassifier
 from wovr.models.world_model.model import WorldModel
@@ -113,8 +113,7 @@ def evaluate_advantage(
     """
     counts = {"groups": groups, "group_size": group_size, "continuations": continuations}
     for flag, given, least in (*((name, number, 2) for name, number in counts.items()), ("num_envs", num_envs, 1)):
-        if given < least:
-            raise UserError(f"--{flag} is {given}", f"give {least} or more")
+        check_least(f"--{flag}", given, least)
     if not temperature > 0:
         raise UserError(f"--temperature is {temperature}", "give a number above 0: rollouts of a group have to differ")
     if not 0 <= coherence < math.inf:

@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanTrans
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.models.world_model.backbones.action_encoder import ActionTimeEmbedder
 from wovr.models.world_model.backbones.base import Backbone
 
@@ -169,8 +169,7 @@ class WanBackbone(Backbone):
         super().__init__(in_channels, out_channels, action_dim, latent_frames)
         counts = {"patch": patch, "heads": heads, "layers": layers, "ffn_dim": ffn_dim, "frequencies": frequencies}
         for name, count in counts.items():
-            if count < 1:
-                raise UserError(f"{name} is {count}", "give 1 or more")
+            check_least(f"{name}", count)
         if head_dim < 6 or head_dim % 2:
             raise UserError(f"head_dim is {head_dim}", "give an even number of at least 6: rotary positions need it")
         if not adaln and not cross:
