@@ -147,7 +147,7 @@ def test_statistics() -> None:
     found = clipped_loss(log_prob, torch.zeros(3, 2), torch.ones(3), weight, LOW, HIGH)
     assert float(found.weight) == 2
     assert float(found.clip_fraction) == pytest.approx(0.5)
-    assert float(found.approx_kl) == pytest.approx(((1 / 1.5) - 1 + math.log(1.5)) / 2)
+    assert float(found.approx_kl) == pytest.approx((1.5 - 1 - math.log(1.5)) / 2)
     assert bool(found.finite)
     assert not clipped_loss(log_prob + torch.inf, torch.zeros(3, 2), torch.ones(3), weight).finite
 
@@ -178,6 +178,14 @@ def test_k3_estimates_the_divergence() -> None:
     exact = (p.exp() * (p - q)).sum()
     assert float((p.exp() * k3(q - p)).sum()) == pytest.approx(float(exact), rel=1e-5)
     assert (k3(torch.randn(50)) >= 0).all()
+
+
+def test_the_watched_divergence_is_that_of_the_policy_that_acted_from_the_new_one() -> None:
+    """Weighted by how often the old policy draws each token, and with one that has become a thousand times rarer."""
+    old, new = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.75, 0.2499, 0.0001])
+    exact = (old * (old / new).log()).sum()
+    found = clipped_loss(new.log()[:, None], old.log()[:, None], torch.ones(3), old)
+    assert float(found.approx_kl) == pytest.approx(float(exact), rel=1e-5)
 
 
 def test_a_group_of_one_is_refused() -> None:

@@ -189,7 +189,7 @@ def clipped_loss(
         gain = torch.maximum(gain, dual_clip * advantage[..., None].clamp(max=0))
     gain = gain.mean(dim=-1)
     with torch.no_grad():
-        kl = k3(-log_ratio).mean(dim=-1)
+        kl = k3(log_ratio).mean(dim=-1)  # the tokens are samples of the policy that acted
         outside = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).float().mean(dim=-1)
     return ClippedLoss(
         loss=-(weight * gain).sum(),
