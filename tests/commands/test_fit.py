@@ -162,6 +162,27 @@ def test_the_saved_options_run_again_to_the_same_weights(fit: Fit, monkeypatch: 
     assert_equal(weights("run")["state_dict"], weights("again")["state_dict"])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stream_is_trained_on_and_gone_on_with(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stream: bool
+) -> None:
+    folder = tmp_path / "shards"
+    for index in range(3):
+        write_shard(shard_path(folder, "spatial", index), [make_episode(3 * index, 10, (16, 16))])
+    finish_dataset(folder)
+    flags = [f"--data.folder={folder}", f"--data.stream={stream}".lower(), "--data.val_fraction=0.3"]
+    assert fit("whole", *flags) == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 7)
+        fit("killed", *flags)
+    assert fit("killed", *flags) == 0
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_equal(weights("whole")[key], weights("killed")[key])
+    metrics = [json.loads(Path(out, "metrics.json").read_text())["metrics"] for out in ("whole", "killed")]
+    assert metrics[0] == metrics[1]
+    assert ("val/loss" in metrics[0]) == stream, "of three demonstrations a third by index is none, of shards one"
+
+
 @pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize("step", [4, 7])
 def test_a_killed_run_resumes_as_if_nothing_had_happened(

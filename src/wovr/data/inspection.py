@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from wovr.data.pictures import GREEN, MARK_WIDTH, Cell, SheetRow, cell_size, draw_sheet
-from wovr.data.store.reader import EpisodeEntry, EpisodeStore
+from wovr.data.store.entry import EpisodeEntry
+from wovr.data.store.reader import EpisodeStore
 
 
 def describe(store: EpisodeStore) -> RenderableType:

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from wovr.data.pictures import Cell, SheetRow, draw_sheet
+from wovr.data.store.entry import demonstration_of
 from wovr.data.store.members import FIELDS, encode_episode
-from wovr.data.store.reader import EpisodeStore, demonstration_of
+from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.data.store.tar_index import read_member
 from wovr.errors import UserError

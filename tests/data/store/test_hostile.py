@@ -28,7 +28,7 @@ from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards
 from wovr.data.store.tar_index import add_members, open_tar, scan_shard
 from wovr.data.store.video import decode_video, encode_video, video_shape
-from wovr.data.training.streaming import stream_episodes
+from wovr.data.training.world_model import WorldModelData
 from wovr.errors import UserError
 from wovr.runs import write_json
 
@@ -283,12 +283,14 @@ def test_members_that_do_not_belong_in_a_shard(tmp_path: Path, write: Callable[[
 
 
 def test_a_compressed_shard_is_not_unpacked_while_streaming(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "data", shards=1, episodes=1)
-    shard = folder / "spatial-000000.tar"
+    folder = write_dataset(tmp_path / "data", shards=2, episodes=1)
+    shard = folder / "spatial-000001.tar"
     shard.write_bytes(gzip.compress(shard.read_bytes()))
     damage.reseal(shard)
+    data = WorldModelData(str(folder), val_fraction=0.0, stream=True)
+    data.setup("fit")
     with pytest.raises(UserError, match="not a tar file"):
-        list(stream_episodes([folder]))
+        list(data.train_dataloader())
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def test_shards_that_a_summary_may_not_list(tmp_path: Path, change: dict[str, An
     with pytest.raises(UserError, match=message):
         EpisodeStore(folder)
     with pytest.raises(UserError, match=message):
-        stream_episodes([folder])
+        WorldModelData(str(folder), stream=True).setup("fit")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from wovr.data.store import seals
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.seals import SEAL
 from wovr.data.store.shards import DATASET_FILE, complete_shards, finish_dataset
-from wovr.data.training.streaming import stream_episodes
 from wovr.errors import UserError
 from wovr.runs import file_sha256
 
@@ -120,14 +119,16 @@ def test_damage_is_not_sealed_by_finishing_again(folder: Path) -> None:
             again()
 
 
-def test_a_stream_checks_each_shard_before_its_first_episode(folder: Path) -> None:
+def test_a_part_is_checked_before_its_first_frame(folder: Path) -> None:
     shard = folder / "spatial-000001.tar"
+    store = EpisodeStore(folder, only=[folder / "spatial-000000.tar"])
     flip(shard, inside(shard, "sim_state.npy"))
-    found = []
+    part = store.part(shard)
+    for read in (part.frames, part.read, part.encoded_video, lambda index: part.clip(index, 2, 3)):
+        with pytest.raises(UserError, match=r"spatial-000001.tar: its SHA-256"):
+            read(0)
     with pytest.raises(UserError, match=r"spatial-000001.tar: its SHA-256"):
-        for episode in stream_episodes([folder]):
-            found.append(episode.key)
-    assert found == ["spatial-000000", "spatial-000001"]
+        EpisodeStore(folder, only=[shard])
 
 
 def test_a_file_is_read_once_a_process_unless_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from tests.data.store import damage
 from tests.data.synthetic import write_dataset
 from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.data.training.sequences import SequenceSamples
 from wovr.errors import UserError
@@ -120,7 +121,7 @@ def test_what_a_worker_finds_broken_is_still_one_line(tmp_path: Path, workers: i
     path = write_dataset(tmp_path, shards=1, episodes=1) / "spatial-000000.tar"
     [video] = [name for name in damage.members(path) if name.endswith(".mp4")]
     damage.change(path, video, lambda data: data[:-500] + bytes(500))
-    samples = SequenceSamples(EpisodeStore(tmp_path), [0], 6, 1, cache_mb=0.0)
+    samples = SequenceSamples(EpisodeStore(tmp_path), [0], 6, 1, FrameCache(0.0))
     with pytest.raises(UserError) as caught:
         list(ResumableLoader(samples, 4, num_workers=workers))
     assert str(caught.value).startswith(f"{path}: episode spatial-000000: ")

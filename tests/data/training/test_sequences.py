@@ -7,6 +7,7 @@ import pytest
 
 from tests.data.synthetic import write_dataset
 from wovr.data.store.reader import EpisodeStore
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.sequences import SequenceData, SequenceSamples
 from wovr.errors import UserError
 
@@ -19,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("cache_mb", [10.0, 0.02, 0.0])
 def test_a_run_is_what_the_store_reads(folder: Path, cache_mb: float) -> None:
     store = EpisodeStore(folder)
-    samples = SequenceSamples(store, [0, 2, 5], 4, 1, cache_mb)
+    samples = SequenceSamples(store, [0, 2, 5], 4, 1, FrameCache(cache_mb))
     assert len(samples) == 3 * 7
     indices = [0, 6, 7, 20]
     batch = samples.__getitems__(indices)

@@ -10,6 +10,7 @@ import torch
 from tests.data.synthetic import make_episode, write_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import finish_dataset, shard_path, write_shard
+from wovr.data.training.frames import FrameCache
 from wovr.data.training.latents import LatentCache
 from wovr.data.training.world_model import MixedOrder, WorldModelBatch, WorldModelData, WorldModelWindows
 from wovr.errors import UserError
@@ -35,7 +36,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def windows_of(folder: Path, cache_mb: float = 100.0) -> WorldModelWindows:
-    return WorldModelWindows(EpisodeStore(folder), range(len(LENGTHS)), memory=4, chunk=8, cache_mb=cache_mb)
+    return WorldModelWindows(EpisodeStore(folder), range(len(LENGTHS)), memory=4, chunk=8, cache=FrameCache(cache_mb))
 
 
 def same(one: WorldModelBatch, other: WorldModelBatch) -> bool:
@@ -91,7 +92,7 @@ def test_cached_latents_are_those_of_the_frames(folder: Path) -> None:
     torch.manual_seed(0)
     autoencoder = GroupedAutoencoder(8, 4, [8, 8]).eval()
     for memory, chunk in ((4, 8), (8, 4)):
-        windows = WorldModelWindows(EpisodeStore(folder), range(3), memory, chunk, 100.0)
+        windows = WorldModelWindows(EpisodeStore(folder), range(3), memory, chunk, FrameCache(100.0))
         windows.latents = LatentCache(windows.store, autoencoder)
         batch = windows.__getitems__(range(len(windows)))
         assert batch.latents is not None

@@ -106,14 +106,19 @@ def check_shard_list(folder: Path, dataset: dict[str, Any]) -> None:
         check_shard_file(folder / shard["file"], shard)
 
 
-def check_shards(folder: Path, dataset: dict[str, Any]) -> None:
-    """`check_shard_list`, and every byte of them against the SHA-256 that `dataset.json` gives.
+def check_shards(folder: Path, dataset: dict[str, Any], chosen: Sequence[dict[str, Any]]) -> None:
+    """`check_shard_list`, and every byte of some shards against the SHA-256 that `dataset.json` gives.
+
+    Args:
+        folder: The data set's folder.
+        dataset: Its `dataset.json`.
+        chosen: What it says of those shards.
 
     Raises:
         UserError: The first file that is not as it should be.
     """
     check_shard_list(folder, dataset)
-    check_sums((folder / shard["file"], shard["sha256"]) for shard in dataset["shards"])
+    check_sums((folder / shard["file"], shard["sha256"]) for shard in chosen)
 
 
 def check_counts(folder: Path, dataset: dict[str, Any], episodes: Sequence[EpisodeRecord]) -> None:

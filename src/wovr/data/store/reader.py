@@ -7,12 +7,10 @@ is named: shard, key, field.
 
 from __future__ import annotations
 
+import copy
 import math
-import os
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from wovr.data.store.arrays import actions_shape, array_header, decode_array
-from wovr.data.store.dataset import check_agreement, check_counts, check_shards, read_dataset
+from wovr.data.store.dataset import check_agreement, check_counts, check_shard_file, check_shards, read_dataset
+from wovr.data.store.entry import EpisodeEntry
 from wovr.data.store.members import (
     OPTIONAL_ARRAYS,
     check_actions,
@@ -34,56 +33,16 @@ from wovr.data.store.members import (
     remedy_of,
     take_off_mark,
 )
-from wovr.data.store.shards import DATASET_FILE, EpisodeRecord
+from wovr.data.store.seals import check_sums
+from wovr.data.store.shards import DATASET_FILE
 from wovr.data.store.statistics import ActionStatistics
-from wovr.data.store.tar_index import RESTORE, Place, scan_shard
+from wovr.data.store.tar_index import RESTORE, OpenShards, Place, scan_shard
 from wovr.data.store.video import decode_pieces
 from wovr.errors import UserError
 from wovr.runs import fingerprint
-from wovr.types import Clip, Episode, EpisodeMeta
+from wovr.types import Clip, Episode
 
-_OPEN_FILES = 64
 _HEADER_BYTES = 256  # of an .npy file; numpy pads its header to 128 for arrays of few dimensions
-
-
-@dataclass(frozen=True)
-class EpisodeEntry:
-    """What is known of a stored episode without reading its arrays.
-
-    Attributes:
-        key: Its key.
-        shard: Path of its shard.
-        num_frames: T.
-        action_dim: A.
-        meta: Instruction, task and provenance.
-        succeeded: Any frame satisfies the success predicate, or it is a piece of a demonstration that succeeded.
-        places: Field (`actions.npy`) -> where its bytes lie in the shard.
-    """
-
-    key: str
-    shard: Path
-    num_frames: int
-    action_dim: int
-    meta: EpisodeMeta
-    succeeded: bool
-    places: dict[str, Place]
-
-    @property
-    def num_actions(self) -> int:
-        """T - 1."""
-        return self.num_frames - 1
-
-    @property
-    def record(self) -> EpisodeRecord:
-        """What is counted of it."""
-        meta = self.meta
-        return EpisodeRecord(self.key, meta.suite, meta.task, meta.instruction, self.num_frames, self.succeeded)
-
-
-def demonstration_of(entry: EpisodeEntry) -> str:
-    """The key that the pieces of one demonstration have in common; an episode's own where it was not cut up."""
-    part, parts = entry.meta.extra.get("part"), entry.meta.extra.get("parts")
-    return entry.key.removesuffix(f"-{part}") if isinstance(parts, int) and parts > 1 else entry.key
 
 
 class EpisodeStore:
@@ -95,11 +54,12 @@ class EpisodeStore:
     Args:
         folders: Folders with shards and `dataset.json`; they must agree in image size, action dimensions and the range
             that actions were scaled by.
+        only: Shards whose episodes are wanted; None for all. The others are looked for and left unread.
 
     Attributes:
         folders: The folders.
         datasets: What their `dataset.json` say.
-        entries: Every episode, folder by folder, shard by shard.
+        entries: The episodes, folder by folder, shard by shard.
         image_size: (H, W).
         action_dim: A.
         action_range: What -1 and 1 are in the units of whoever recorded them; None where no folder says.
@@ -108,34 +68,67 @@ class EpisodeStore:
         UserError: A folder or file is missing, unfinished, broken, or does not agree with the others.
     """
 
-    def __init__(self, *folders: Path | str) -> None:
+    def __init__(self, *folders: Path | str, only: Collection[Path] | None = None) -> None:
         if not folders:
             raise UserError("no data folder given", "name at least one folder with episodes")
         self.folders = [Path(folder) for folder in folders]
-        self._files = _OpenFiles()
+        self._files = OpenShards()
+        self._unchecked: list[tuple[Path, str]] = []  # shards that no frames were read of, and their SHA-256
         self.datasets = [read_dataset(folder) for folder in self.folders]
         self.action_range = check_agreement(self.folders, self.datasets)
         height, width = self.datasets[0]["image_size"]
         self.image_size: tuple[int, int] = (height, width)
         self.action_dim: int = self.datasets[0]["action_dim"]
+        self.whole = only is None
         self.entries: list[EpisodeEntry] = []
         for folder, dataset in zip(self.folders, self.datasets, strict=True):
-            check_shards(folder, dataset)
-            entries = [entry for shard in dataset["shards"] for entry in self._index(folder, dataset, shard)]
-            check_counts(folder, dataset, [entry.record for entry in entries])
+            chosen = [shard for shard in dataset["shards"] if only is None or folder / shard["file"] in only]
+            check_shards(folder, dataset, chosen)
+            entries = [entry for shard in chosen for entry in self._index(folder, dataset, shard)]
+            if self.whole:
+                check_counts(folder, dataset, [entry.record for entry in entries])
             self.entries += entries
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": _OpenFiles()}
+        return self.__dict__ | {"_files": OpenShards()}
+
+    def part(self, shard: Path) -> EpisodeStore:
+        """The episodes of one of the shards, whether or not they are among these.
+
+        Its headers are read now; it is held against its SHA-256 before the first of its frames is.
+
+        Raises:
+            UserError: It is missing or broken.
+        """
+        folder, dataset, listed = self._listed[shard]
+        check_shard_file(shard, listed)
+        found = copy.copy(self)
+        found.__dict__.pop("proprio_dim", None)
+        found._files = self._files  # together: there may be more parts than files can be open
+        found._unchecked, found.whole = [(shard, listed["sha256"])], False
+        found.entries = list(found._index(folder, dataset, listed))
+        return found
+
+    @cached_property
+    def _listed(self) -> dict[Path, tuple[Path, dict[str, Any], dict[str, Any]]]:
+        """Every shard -> its folder, and what `dataset.json` says of the folder and of it."""
+        return {
+            folder / shard["file"]: (folder, dataset, shard)
+            for folder, dataset in zip(self.folders, self.datasets, strict=True)
+            for shard in dataset["shards"]
+        }
 
     @cached_property
     def action_statistics(self) -> ActionStatistics:
         """Statistics of all actions: one folder's as stored, several folders' counted together."""
-        if len(self.folders) == 1:
-            return ActionStatistics.from_json(self.datasets[0]["action_statistics"])
+        stored = [ActionStatistics.from_json(dataset["action_statistics"]) for dataset in self.datasets]
+        if len(stored) == 1:
+            return stored[0]
+        if not self.whole:
+            return ActionStatistics.pooled(stored)
         return ActionStatistics.of(self.actions(index) for index in range(len(self)))
 
     @property
@@ -150,6 +143,7 @@ class EpisodeStore:
             UserError: A member is damaged or breaks the format.
         """
         entry = self.entries[index]
+        self._check_first()
         with _naming(entry):
             members = {field: self._files.read(entry.shard, place) for field, place in entry.places.items()}
             episode = decode_episode(entry.key, members, self.image_size)
@@ -256,6 +250,7 @@ class EpisodeStore:
         entry = self.entries[index]
         if "frames.mp4" not in entry.places:
             raise UserError(f"{entry.shard}: episode {entry.key}: frames.mp4: missing", "use episodes stored as video")
+        self._check_first()
         return self._files.read(entry.shard, entry.places["frames.mp4"])
 
     def clip(self, index: int, start: int, length: int) -> Clip:
@@ -306,6 +301,7 @@ class EpisodeStore:
 
     def _frame_pieces(self, index: int, pieces: Sequence[tuple[int, int | None]]) -> list[np.ndarray]:
         entry = self.entries[index]
+        self._check_first()
         with _naming(entry):
             if "frames.npy" in entry.places:
                 found = [self._raw_frames(entry, start, stop) for start, stop in pieces]
@@ -318,6 +314,11 @@ class EpisodeStore:
             for frames in found:
                 check_image_size(frames, self.image_size)
         return found
+
+    def _check_first(self) -> None:
+        if self._unchecked:
+            check_sums(self._unchecked)
+            self._unchecked = []
 
     def _raw_frames(self, entry: EpisodeEntry, start: int, stop: int | None) -> np.ndarray:
         """Rows of `frames.npy`, read without the others."""
@@ -359,36 +360,6 @@ class EpisodeStore:
                 raise UserError(f"{path}: episode {key}: {error}", remedy_of(error)) from error
             succeeded = bool(success.any()) or meta.shares_success
             yield EpisodeEntry(key, path, len(success), action_dim, meta, succeeded, places)
-
-
-class _OpenFiles:
-    """Files open for reading, the longest unused closed first. Reads by offset share no position across a fork."""
-
-    def __init__(self) -> None:
-        self._descriptors: OrderedDict[Path, int] = OrderedDict()
-
-    def read(self, path: Path, place: Place) -> bytes:
-        """Bytes of a member.
-
-        Raises:
-            UserError: The file is gone or shorter than it was.
-        """
-        try:
-            if path not in self._descriptors:
-                self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-                if len(self._descriptors) > _OPEN_FILES:
-                    os.close(self._descriptors.popitem(last=False)[1])
-            self._descriptors.move_to_end(path)
-            data = os.pread(self._descriptors[path], place.size, place.offset)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}", RESTORE) from error
-        if len(data) != place.size:
-            raise UserError(f"{path}: truncated", RESTORE)
-        return data
-
-    def __del__(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
 
 
 @contextmanager

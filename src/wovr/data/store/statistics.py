@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,26 @@ class ActionStatistics:
         values = np.concatenate(list(actions)).astype(np.float64)  # (count, A)
         low, high = np.quantile(values, [0.01, 0.99], axis=0)
         return cls(len(values), values.min(0), values.max(0), values.mean(0), values.std(0), low, high)
+
+    @classmethod
+    def pooled(cls, parts: Sequence[ActionStatistics]) -> ActionStatistics:
+        """Several data sets' together, from their statistics alone.
+
+        Exact, but for the quantiles: those are the widest of the parts', between which lie at least 98 % of all.
+        """
+        share = np.array([part.count for part in parts], np.float64)[:, None] / sum(part.count for part in parts)
+        mean = (share * [part.mean for part in parts]).sum(0)
+        # Var = E[Var of the part] + Var[mean of the part]
+        spread = [part.std**2 + (part.mean - mean) ** 2 for part in parts]
+        return cls(
+            count=sum(part.count for part in parts),
+            min=np.min([part.min for part in parts], axis=0),
+            max=np.max([part.max for part in parts], axis=0),
+            mean=mean,
+            std=np.sqrt((share * spread).sum(0)),
+            q01=np.min([part.q01 for part in parts], axis=0),
+            q99=np.max([part.q99 for part in parts], axis=0),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, rounded so that the same actions give the same text on every machine."""

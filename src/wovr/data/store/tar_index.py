@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +18,8 @@ RESTORE = "restore the file from a copy, or delete it and collect its episodes a
 """Remedy for a shard that is damaged."""
 
 _BLOCK = tarfile.BLOCKSIZE
+
+_OPEN_FILES = 64
 
 _MAX_HEADER = 1 << 16  # bytes of an extended header, which holds a name and a time
 
@@ -113,6 +116,36 @@ def read_member(file: IO[bytes], place: Place) -> bytes:
     """The bytes of a member of an open shard."""
     file.seek(place.offset)
     return file.read(place.size)
+
+
+class OpenShards:
+    """Shards open for reading, the longest unused closed first. Reads by offset share no position across a fork."""
+
+    def __init__(self) -> None:
+        self._descriptors: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, place: Place) -> bytes:
+        """Bytes of a member.
+
+        Raises:
+            UserError: The file is gone or shorter than it was.
+        """
+        try:
+            if path not in self._descriptors:
+                self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                if len(self._descriptors) > _OPEN_FILES:
+                    os.close(self._descriptors.popitem(last=False)[1])
+            self._descriptors.move_to_end(path)
+            data = os.pread(self._descriptors[path], place.size, place.offset)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}", RESTORE) from error
+        if len(data) != place.size:
+            raise UserError(f"{path}: truncated", RESTORE)
+        return data
+
+    def __del__(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
 
 
 def _truncated(samples: Mapping[str, object]) -> str:

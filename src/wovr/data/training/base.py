@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from wovr.data.store.reader import EpisodeStore, demonstration_of
+from wovr.data.store.dataset import read_dataset
+from wovr.data.store.entry import EpisodeEntry, demonstration_of
+from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.loader import BatchSource, ResumableLoader, SampleOrder
+from wovr.data.training.streaming import Buffer, StreamedShards, StreamLoader, WindowStream
 from wovr.errors import UserError
 
 
@@ -26,9 +31,11 @@ class EpisodeData(LightningDataModule):
         cache_mb: Largest size of the decoded frames in memory, MB.
         num_workers: Processes that load batches.
         seed: Of all choices and orders.
+        stream: Read the training episodes shard after shard, and keep whole shards for validation: `val_fraction` of
+            each folder's, rounded up.
 
     Raises:
-        UserError: `val_fraction` is out of its range.
+        UserError: `val_fraction` is out of its range, or there is no room to shuffle a stream.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class EpisodeData(LightningDataModule):
         cache_mb: float,
         num_workers: int,
         seed: int,
+        stream: bool,
     ) -> None:
         super().__init__()
         self.folders = as_paths(folder)
@@ -49,18 +57,66 @@ class EpisodeData(LightningDataModule):
         self.seed = seed
         if not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction is {val_fraction}", "give a number in [0, 1)")
+        if stream and cache_mb <= 0:
+            raise UserError(
+                f"data.cache_mb is {cache_mb}, in which data.stream shuffles", "give the MB that its buffer may take"
+            )
+        self.stream = stream
         self._store: EpisodeStore | None = None
 
     @property
     def store(self) -> EpisodeStore:
-        """The episodes; opened at the first use.
+        """The episodes; opened at the first use. Of a stream those kept for validation; if none are, of a first shard.
 
         Raises:
             UserError: A folder is missing or broken, or folders differ in image size or action dimensions.
         """
         if self._store is None:
-            self._store = EpisodeStore(*self.folders)
+            if self.stream:
+                streamed, held_out = self.shards
+                self._store = EpisodeStore(*self.folders, only=held_out or streamed[0][:1])
+            else:
+                self._store = EpisodeStore(*self.folders)
         return self._store
+
+    def whole_store(self, why: str) -> EpisodeStore:
+        """The store, for what needs all episodes before the first step.
+
+        Args:
+            why: What it needs them for, in the words of a message.
+
+        Raises:
+            UserError: They are a stream; and as `store`.
+        """
+        if self.stream:
+            raise UserError(f"data.stream is true, and {why}", "set data.stream false")
+        return self.store
+
+    @cached_property
+    def shards(self) -> tuple[list[list[Path]], list[Path]]:
+        """Of a stream, the shards of each folder that are trained on, and those of all folders that are held out.
+
+        Raises:
+            UserError: A folder is missing or broken, or no shard of it is left for training.
+        """
+        streamed, held_out = [], []
+        for folder in self.folders:
+            found = sorted(folder / shard["file"] for shard in read_dataset(folder)["shards"])
+            shuffled = [found[i] for i in np.random.default_rng(self.seed).permutation(len(found))]
+            num_val = math.ceil(self.val_fraction * len(found))
+            if num_val == len(found):
+                raise UserError(
+                    f"{folder}: {len(found)} shards, of which data.stream keeps {num_val} for validation",
+                    "set data.val_fraction 0, store fewer episodes a shard, or set data.stream false",
+                )
+            held_out += shuffled[:num_val]
+            streamed.append(sorted(shuffled[num_val:]))
+        return streamed, held_out
+
+    @cached_property
+    def held_out_demonstrations(self) -> frozenset[tuple[Path, str]]:
+        """`whole_of` the episodes of the held-out shards: of some a piece may lie in a shard that is streamed."""
+        return frozenset(map(whole_of, self.store.entries if self.shards[1] else []))
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: primitives only."""
@@ -69,7 +125,7 @@ class EpisodeData(LightningDataModule):
             "action_dim": self.store.action_dim,
             "action_statistics": self.store.action_statistics.to_json(),
             "image_size": list(self.store.image_size),
-            "suites": sorted({entry.meta.suite for entry in self.store.entries}),
+            "suites": sorted({suite for dataset in self.store.datasets for suite in dataset["suites"]}),
             **self.range_record(),
         }
 
@@ -82,25 +138,55 @@ class EpisodeData(LightningDataModule):
         self, source: BatchSource, *, shuffle: bool, order: SampleOrder | None = None, pin_memory: bool = False
     ) -> ResumableLoader:
         """A loader of this process's share of the samples; see ResumableLoader."""
-        trainer = self.trainer
+        rank, ranks = self._share()
         return ResumableLoader(
             source,
             self.batch_size,
             self.seed,
             shuffle,
             self.num_workers,
-            rank=trainer.global_rank if trainer is not None else 0,
-            ranks=trainer.world_size if trainer is not None else 1,
+            rank=rank,
+            ranks=ranks,
             pin_memory=pin_memory,
             order=order,
         )
+
+    def together(self, buffer: Buffer) -> list[StreamedShards]:
+        """All streamed shards of all folders as one part."""
+        return [StreamedShards(self.store, [path for of_folder in self.shards[0] for path in of_folder], buffer)]
+
+    def make_stream(self, parts: Sequence[StreamedShards], windows: int, *, pin_memory: bool = False) -> StreamLoader:
+        """A loader of this process's share of streamed shards; `windows` of all processes are called an epoch.
+
+        Raises:
+            UserError: There are fewer shards than processes to share them.
+        """
+        rank, ranks = self._share()
+        stream = WindowStream(parts, self.batch_size, self.cache_mb, self.seed, rank, ranks)
+        return StreamLoader(stream, max(1, windows // ranks // self.batch_size), self.num_workers, pin_memory)
+
+    def count_streamed(self, fewer: int) -> int:
+        """Frames of the streamed shards, less so many of each episode, by what `dataset.json` says."""
+        streamed = {path for of_folder in self.shards[0] for path in of_folder}
+        listed = [
+            shard
+            for folder, dataset in zip(self.folders, self.store.datasets, strict=True)
+            for shard in dataset["shards"]
+            if folder / shard["file"] in streamed
+        ]
+        return sum(max(0, shard["frames"] - fewer * shard["episodes"]) for shard in listed)
+
+    def _share(self) -> tuple[int, int]:
+        """This process among those that train, and how many there are."""
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def hold_out(self, groups: Iterable[tuple[str, int, list[int]]]) -> tuple[list[int], list[int]]:
         """Divide groups of episodes, each by itself, into those for training and those for validation.
 
         In an order drawn from the seed and the task alone, the first `val_fraction` of a group, rounded down, are for
         validation. The choice does not depend on the other groups, nor on the order of the shards. The pieces of one
-        demonstration stay together.
+        demonstration stay together. Of a stream all episodes that the store holds are for validation, if any are.
 
         Args:
             groups: Suite, task and the indices of the episodes of each.
@@ -108,6 +194,8 @@ class EpisodeData(LightningDataModule):
         Returns:
             Indices for training and for validation, group after group.
         """
+        if self.stream:
+            return [], [index for _, _, episodes in groups for index in episodes] if self.shards[1] else []
         train: list[int] = []
         val: list[int] = []
         for suite, task, episodes in groups:
@@ -121,6 +209,11 @@ class EpisodeData(LightningDataModule):
             val += [index for demonstration in shuffled[:num_val] for index in demonstration]
             train += [index for demonstration in shuffled[num_val:] for index in demonstration]
         return train, val
+
+
+def whole_of(entry: EpisodeEntry) -> tuple[Path, str]:
+    """Folder and key of the demonstration that an episode is a piece of, or is."""
+    return entry.shard.parent, demonstration_of(entry)
 
 
 def as_paths(folder: str | list[str]) -> list[Path]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wovr.data.store.entry import EpisodeEntry
 from wovr.data.store.reader import EpisodeStore
-from wovr.data.training.base import EpisodeData
-from wovr.data.training.frames import EpisodeFrames, FrameCache
+from wovr.data.training.base import EpisodeData, whole_of
+from wovr.data.training.frames import EpisodeFrames, FrameCache, LateFrames
 from wovr.data.training.loader import ResumableLoader
+from wovr.data.training.streaming import ShuffleBuffer, StreamLoader
 from wovr.errors import UserError
 from wovr.types import CHUNK
 
@@ -43,26 +48,22 @@ class DemonstrationBatch:
 class DemonstrationSamples:
     """Every (episode, t) with the picture at t, the instruction and the actions t .. t + K - 1.
 
-    Decoded frames stay in memory as uint8 up to a limit; what is beyond is decoded when it is asked for.
-
     Args:
         store: The episodes.
         episodes: Indices of those to use.
         chunk: Actions of a sample, K.
         keep_past_success: Keep samples at and after the first successful frame.
-        cache_mb: Largest size of the decoded frames in memory, MB.
-
-    Raises:
-        UserError: The episodes hold no sample at all.
+        cache: Keeps decoded frames.
     """
 
     def __init__(
-        self, store: EpisodeStore, episodes: list[int], chunk: int, keep_past_success: bool, cache_mb: float
+        self, store: EpisodeStore, episodes: Sequence[int], chunk: int, keep_past_success: bool, cache: FrameCache
     ) -> None:
         self.store = store
         self.chunk = chunk
         self.instructions: list[str] = []
-        cache, actions, masks, where = FrameCache(cache_mb), [], [], []
+        actions = [np.zeros((0, chunk, store.action_dim), np.float32)]
+        masks, where = [np.zeros((0, chunk), bool)], [np.zeros((0, 3), np.int64)]
         self.frames: dict[int, EpisodeFrames] = {}
         for row, episode in enumerate(episodes):
             entry = store.entries[episode]
@@ -80,11 +81,6 @@ class DemonstrationSamples:
             masks.append(mask)
             self.frames[episode] = cache.frames_of(store, episode, count)
             where.append(np.stack([np.full(count, row), np.full(count, episode), np.arange(count)], axis=1))
-        if not where:
-            raise UserError(
-                f"the {len(episodes)} chosen episodes hold no frame before the first success",
-                "set data.keep_past_success true, or choose other episodes",
-            )
         self.actions = np.concatenate(actions)  # (samples, K, A)
         self.mask = np.concatenate(masks)  # (samples, K)
         self.where = np.concatenate(where)  # (samples, 3): row of the instruction, episode, t
@@ -125,6 +121,8 @@ class DemonstrationData(EpisodeData):
         cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
         num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
         seed: Of the choice of demonstrations and of the order of samples.
+        stream: Read the training episodes shard after shard, for a data set too large for memory, shuffled by a buffer
+            of `cache_mb`; whole shards are kept for validation.
     """
 
     def __init__(
@@ -141,16 +139,21 @@ class DemonstrationData(EpisodeData):
         cache_mb: float = 2000.0,
         num_workers: int = 0,
         seed: int = 0,
+        stream: bool = False,
     ) -> None:
-        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed, stream)
         self.per_task = per_task
-        self.only_success = only_success
         self.keep_past_success = keep_past_success
-        self.suites = [word.strip() for word in suites.split(",") if word.strip()]
-        self.tasks = _task_indices(tasks)
+        suite_names = [word.strip() for word in suites.split(",") if word.strip()]
+        self.wanted = Wanted(suite_names, _task_indices(tasks), only_success)
         self.chunk = chunk
         if batch_size < 1 or (per_task is not None and per_task < 1):
             raise UserError(f"data.batch_size is {batch_size}, data.per_task {per_task}", "give numbers above 0")
+        if stream and per_task is not None:
+            raise UserError(
+                f"data.per_task is {per_task}, and which demonstrations of a stream those are only its end would tell",
+                "set data.per_task null, or data.stream false",
+            )
         self._train: DemonstrationSamples | None = None
         self._val: DemonstrationSamples | None = None
 
@@ -158,13 +161,20 @@ class DemonstrationData(EpisodeData):
         """Choose the demonstrations and decode them, once.
 
         Raises:
-            UserError: No demonstration is left by the filters.
+            UserError: No demonstration is left by the filters, or none with a frame before its first success.
         """
         if self._train is not None:
             return
         train, val = self.split()
-        self._train = self._samples(train, self.cache_mb)
-        self._val = self._samples(val, self.cache_mb) if val else None
+        self._val = self._samples(val) if val else None
+        if self.stream:
+            return
+        self._train = self._samples(train)
+        if not len(self._train):
+            raise UserError(
+                f"the {len(train)} chosen episodes hold no frame before the first success",
+                "set data.keep_past_success true, or choose other episodes",
+            )
 
     def split(self) -> tuple[list[int], list[int]]:
         """Indices of the episodes for training and for validation.
@@ -177,13 +187,10 @@ class DemonstrationData(EpisodeData):
         """
         found: dict[tuple[str, int], list[int]] = defaultdict(list)
         for index, entry in enumerate(self.store.entries):
-            meta = entry.meta
-            if (
-                (not self.suites or meta.suite in self.suites)
-                and (not self.tasks or meta.task in self.tasks)
-                and (entry.succeeded or not self.only_success)
-            ):
-                found[meta.suite, meta.task].append(index)
+            if self.wanted(entry):
+                found[entry.meta.suite, entry.meta.task].append(index)
+        if self.stream:
+            return [], [index for of_task in found.values() for index in of_task] if self.shards[1] else []
         if not found:
             folders = ", ".join(map(str, self.folders))
             raise UserError(
@@ -202,8 +209,24 @@ class DemonstrationData(EpisodeData):
             train += shuffled[num_val:][: self.per_task]
         return train, val
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches of the training episodes."""
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
+        """Shuffled batches of the training episodes.
+
+        Raises:
+            UserError: There are fewer shards of a stream than processes to share them.
+        """
+        if self.stream:
+            buffer = ShuffleBuffer(
+                partial(
+                    _streamed_samples,
+                    wanted=self.wanted,
+                    chunk=self.chunk,
+                    keep_past_success=self.keep_past_success,
+                    held_out=self.held_out_demonstrations,
+                )
+            )
+            windows = self.count_streamed(1)
+            return self.make_stream(self.together(buffer), windows, pin_memory=torch.cuda.is_available())
         assert self._train is not None, "setup() comes first"
         return self._loader(self._train, shuffle=True)
 
@@ -211,11 +234,50 @@ class DemonstrationData(EpisodeData):
         """Batches of the validation episodes in order; nothing when there are none."""
         return [] if self._val is None else self._loader(self._val, shuffle=False)
 
-    def _samples(self, episodes: list[int], cache_mb: float) -> DemonstrationSamples:
-        return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache_mb)
+    def _samples(self, episodes: list[int]) -> DemonstrationSamples:
+        cache = FrameCache(0.0 if self.stream else self.cache_mb)
+        return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache)
 
     def _loader(self, samples: DemonstrationSamples, shuffle: bool) -> ResumableLoader:
         return self.make_loader(samples, shuffle=shuffle, pin_memory=torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which episodes are demonstrations to clone.
+
+    Attributes:
+        suites: Names of suites; none for all.
+        tasks: Indices of tasks; none for all.
+        only_success: Only episodes that succeeded.
+    """
+
+    suites: Sequence[str]
+    tasks: Collection[int]
+    only_success: bool
+
+    def __call__(self, entry: EpisodeEntry) -> bool:
+        """Whether an episode is one."""
+        return (
+            (not self.suites or entry.meta.suite in self.suites)
+            and (not self.tasks or entry.meta.task in self.tasks)
+            and (entry.succeeded or not self.only_success)
+        )
+
+
+def _streamed_samples(
+    store: EpisodeStore,
+    index: int,
+    *,
+    wanted: Wanted,
+    chunk: int,
+    keep_past_success: bool,
+    held_out: Collection[tuple[Path, str]],
+) -> DemonstrationSamples:
+    """Samples of an episode of a stream; none of one that is held out or not wanted."""
+    entry = store.entries[index]
+    used = [index] if wanted(entry) and whole_of(entry) not in held_out else []
+    return DemonstrationSamples(store, used, chunk, keep_past_success, LateFrames())
 
 
 def _task_indices(tasks: str) -> set[int]:

@@ -37,6 +37,30 @@ class SampleOrder(Protocol):
         """(len(self),) int64, samples in the order of an epoch."""
 
 
+class Chosen:
+    """Some of the samples there are.
+
+    Args:
+        source: All of them.
+        chosen: (N,) int64, which.
+    """
+
+    def __init__(self, source: BatchSource, chosen: np.ndarray) -> None:
+        self.source = source
+        self.chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        """One sample as a batch of one."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        """The batch made of these samples."""
+        return self.source.__getitems__(self.chosen[indices].tolist())
+
+
 class ResumableLoader:
     """Iterates over batches; each pass is one epoch.
 
@@ -94,7 +118,7 @@ class ResumableLoader:
             self.source,  # type: ignore[arg-type]
             batch_sampler=self._batches(self.epoch)[self.batch :],
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             pin_memory=self.pin_memory,
         )
         for batch in loader:
@@ -125,5 +149,6 @@ class ResumableLoader:
         return [share[i * self.batch_size :][: self.batch_size].tolist() for i in range(len(self))]
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """What a DataLoader does to batches that are batches already."""
     return batch

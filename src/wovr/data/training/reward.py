@@ -7,7 +7,8 @@ autoencoder or the world model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,16 @@ import numpy as np
 import torch
 
 from wovr.data.store.dataset import check_same_range
+from wovr.data.store.entry import EpisodeEntry
 from wovr.data.store.reader import EpisodeStore
-from wovr.data.training.base import EpisodeData, as_paths
-from wovr.data.training.frames import FrameCache
+from wovr.data.training.base import EpisodeData, as_paths, whole_of
+from wovr.data.training.frames import FrameCache, LateFrames
 from wovr.data.training.loader import ResumableLoader
 from wovr.data.training.reward_windows import (
     IMAGINED,
     REAL,
     RECONSTRUCTED,
+    BalancedBuffer,
     BalancedOrder,
     Recorder,
     Recording,
@@ -30,9 +33,12 @@ from wovr.data.training.reward_windows import (
     RewardEpisodes,
     RewardWindows,
 )
+from wovr.data.training.streaming import StreamLoader
 from wovr.errors import UserError, check_least
 from wovr.models.world_model.autoencoders.loading import autoencoder_fingerprint, load_autoencoder
 from wovr.runs import fingerprint
+
+_ADD_SUCCESSES = "add episodes that succeed, e.g. demonstrations: wovr collect --policy expert"
 
 
 class RewardData(EpisodeData):
@@ -58,6 +64,8 @@ class RewardData(EpisodeData):
         cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
         num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
         seed: Of the choice of validation episodes and of the order of windows.
+        stream: Read the training episodes shard after shard, for a data set too large for memory, drawn from a buffer
+            of `cache_mb`; whole shards are kept for validation.
 
     Raises:
         UserError: A number out of its range, or half of a pair of options.
@@ -81,8 +89,9 @@ class RewardData(EpisodeData):
         cache_mb: float = 4000.0,
         num_workers: int = 0,
         seed: int = 0,
+        stream: bool = False,
     ) -> None:
-        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed, stream)
         self.window = window
         self.judges = judges
         self.positive_share = positive_share
@@ -120,13 +129,20 @@ class RewardData(EpisodeData):
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
-        """Tasks of the training windows, sorted; after `setup`."""
+        """Tasks of the training windows, sorted; after `setup`. Of a stream those that `dataset.json` names."""
+        if self.stream:
+            return sorted(self._listed_tasks())
         assert self._windows is not None, "setup() comes first"
         return sorted({recording.task for recording in self._windows.recordings})
 
     @property
     def tasks_without_success(self) -> list[tuple[str, int]]:
-        """Tasks of the training windows of which none is successful, sorted; after `setup`."""
+        """Tasks of the training windows of which none is successful, sorted; after `setup`.
+
+        Of a stream those that `dataset.json` counts no success of.
+        """
+        if self.stream:
+            return sorted(task for task, successes in self._listed_tasks().items() if not successes)
         assert self._windows is not None, "setup() comes first"
         recordings = self._windows.recordings
         with_success = {one.task for one in recordings if one.success[self.window - 1 :].any()}
@@ -160,7 +176,12 @@ class RewardData(EpisodeData):
         if self._windows is not None:
             return
         train, val = self.split()
-        recorder = Recorder(FrameCache(self.cache_mb), self.window if self.judges == "outcome" else None)
+        recorder = self._recorder(FrameCache(0.0 if self.stream else self.cache_mb))
+        if self.stream:
+            self._val = RewardEpisodes([recorder.recording(REAL, self.store, index) for index in val])
+            if not any(self._listed_tasks().values()):
+                raise UserError(f"{', '.join(map(str, self.folders))}: no episode succeeds", _ADD_SUCCESSES)
+            return
         recordings = [recorder.recording(REAL, self.store, index) for index in train]
         self._val = RewardEpisodes([recorder.recording(REAL, self.store, index) for index in val])
         self._check_classes(recordings)
@@ -199,8 +220,27 @@ class RewardData(EpisodeData):
         in_order = sorted(found.items(), key=lambda item: min(item[1]))
         return self.hold_out((suite, task, episodes) for (_, suite, task), episodes in in_order)
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Balanced batches of the training windows."""
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
+        """Balanced batches of the training windows.
+
+        Raises:
+            UserError: There are fewer shards of a stream than processes to share them.
+        """
+        if self.stream:
+            buffer = BalancedBuffer(
+                partial(
+                    _streamed_recording,
+                    recorder=self._recorder(LateFrames()),
+                    window=self.window,
+                    skip_short=self.skip_short,
+                    held_out=self.held_out_demonstrations,
+                ),
+                self.window,
+                self.near,
+                self.positive_share,
+                self.hard_share,
+            )
+            return self.make_stream(self.together(buffer), self.count_streamed(0))
         assert self._windows is not None, "setup() comes first"
         return self.make_loader(self._windows, shuffle=True, order=self._order)
 
@@ -214,13 +254,21 @@ class RewardData(EpisodeData):
         short = [index for index, entry in enumerate(entries) if entry.num_frames < self.window]
         if short and (not self.skip_short or len(short) == len(entries)):
             entry = min((entries[index] for index in short), key=lambda entry: entry.num_frames)
-            raise UserError(
-                f"{entry.shard}: episode {entry.key}: {entry.num_frames} frames, a window has {self.window}"
-                f" ({len(short)} of {len(entries)} episodes are too short)",
-                "set the window of data and network lower, or data.skip_short true",
-            )
+            raise _too_short(entry, self.window, f" ({len(short)} of {len(entries)} episodes are too short)")
         left_out = set(short)
         return [index for index in range(len(entries)) if index not in left_out]
+
+    def _recorder(self, cache: FrameCache) -> Recorder:
+        return Recorder(cache, self.window if self.judges == "outcome" else None)
+
+    def _listed_tasks(self) -> dict[tuple[str, int], int]:
+        """Successful episodes of each task, as `dataset.json` counts them."""
+        found: dict[tuple[str, int], int] = defaultdict(int)
+        for dataset in self.store.datasets:
+            for suite, of_suite in dataset["suites"].items():
+                for task, of_task in of_suite["tasks"].items():
+                    found[suite, int(task)] += of_task["successes"]
+        return found
 
     def _check_classes(self, recordings: Sequence[Recording]) -> None:
         judged = [recording.success[self.window - 1 :] for recording in recordings]
@@ -228,7 +276,7 @@ class RewardData(EpisodeData):
         if not any(success.any() for success in judged):
             raise UserError(
                 f"{of_training} none has a successful frame that ends a window",
-                "add episodes that succeed, e.g. demonstrations: wovr collect --policy expert",
+                _ADD_SUCCESSES,
             )
         if all(success.all() for success in judged):
             raise UserError(
@@ -262,3 +310,33 @@ class RewardData(EpisodeData):
                     f"{of_share} is {share}, and data.{name} is {'given' if there else 'not given'}",
                     f"give both data.{name} and {of_share}, or neither",
                 )
+            if there and self.stream:
+                raise UserError(
+                    f"data.stream is true, and data.{name} is given, whose windows go by real ones in memory",
+                    f"set data.{name} null, or data.stream false",
+                )
+
+
+def _streamed_recording(
+    store: EpisodeStore,
+    index: int,
+    *,
+    recorder: Recorder,
+    window: int,
+    skip_short: bool,
+    held_out: Collection[tuple[Path, str]],
+) -> Recording | None:
+    """An episode of a stream; None for one that is held out or too short."""
+    entry = store.entries[index]
+    if entry.num_frames < window and not skip_short:
+        raise _too_short(entry, window, "")
+    if entry.num_frames < window or whole_of(entry) in held_out:
+        return None
+    return recorder.recording(REAL, store, index)
+
+
+def _too_short(entry: EpisodeEntry, window: int, of_how_many: str) -> UserError:
+    return UserError(
+        f"{entry.shard}: episode {entry.key}: {entry.num_frames} frames, a window has {window}{of_how_many}",
+        "set the window of data and network lower, or data.skip_short true",
+    )

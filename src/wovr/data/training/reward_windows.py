@@ -7,15 +7,16 @@ tasks come up equally often.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wovr.data.store.reader import EpisodeEntry, EpisodeStore
+from wovr.data.store.entry import EpisodeEntry
+from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.frames import EpisodeFrames, FrameCache
 from wovr.errors import UserError
 from wovr.functional.images import frames_to_float, frames_to_uint8
@@ -130,7 +131,8 @@ class RewardWindows:
 class BalancedOrder:
     """The order of an epoch: a source, a kind and a task are drawn for each window, then one of those windows.
 
-    Where a source has no window of a kind, real ones stand in; where real episodes have no hard negative, any negative.
+    Where a source has no window of a kind, real ones stand in; where real episodes have no hard negative, any negative;
+    where a stream's buffer has no such window at all, what it has.
 
     Args:
         windows: The windows.
@@ -159,7 +161,11 @@ class BalancedOrder:
                 found[recording.origin, member_of][recording.task].append(index)
         pools = {key: [np.array(of_task) for _, of_task in sorted(tasks.items())] for key, tasks in found.items()}
         self.pools = {
-            (origin, kind): next(pools[key] for key in ((origin, kind), (REAL, kind), (REAL, NEGATIVE)) if key in pools)
+            (origin, kind): next(
+                pools[key]
+                for key in ((origin, kind), (REAL, kind), (REAL, NEGATIVE), (REAL, HARD), (REAL, POSITIVE))
+                if key in pools
+            )
             for origin in self.origins
             for kind in (POSITIVE, HARD, NEGATIVE)
         }
@@ -180,6 +186,79 @@ class BalancedOrder:
                 of_task = here[task == number]
                 order[of_task] = random.choice(pool, len(of_task))
         return order
+
+
+class BalancedBuffer:
+    """Balanced windows of a stream, see `streaming.Buffer`: `BalancedOrder` over the episodes that are in the buffer.
+
+    As many are drawn in a pass as its episodes have frames. When a quarter of the buffer is new, as many as came in are
+    drawn from all of it. Those that came first leave first, but the last success of a task stays, whatever the room,
+    until another comes.
+
+    Args:
+        recording_of: A streamed episode as a recording; None where it is not to be used.
+        window: Frames of a window.
+        near: See RewardWindows.
+        positive_share: See BalancedOrder.
+        hard_share: See BalancedOrder.
+    """
+
+    def __init__(
+        self,
+        recording_of: Callable[[EpisodeStore, int], Recording | None],
+        window: int,
+        near: int,
+        positive_share: float,
+        hard_share: float,
+    ) -> None:
+        self.recording_of = recording_of
+        self.window = window
+        self.near = near
+        self.positive_share = positive_share
+        self.hard_share = hard_share
+
+    def __call__(
+        self, episodes: Iterator[tuple[EpisodeStore, int]], room: float, random: np.random.Generator
+    ) -> Iterator[tuple[RewardWindows, int]]:
+        """See `streaming.Buffer`."""
+        held: list[Recording] = []
+        arrived, wanted = [], room  # at first the whole of it
+        for store, index in episodes:
+            recording = self.recording_of(store, index)
+            if recording is None:
+                continue
+            arrived.append(recording)
+            wanted -= recording.frames.size
+            if wanted <= 0:
+                held = self._kept(held + arrived, room)
+                yield from self._drawn(held, arrived, random)
+                arrived, wanted = [], room / 4
+        if arrived:
+            yield from self._drawn(self._kept(held + arrived, room), arrived, random)
+
+    def _drawn(
+        self, held: Sequence[Recording], arrived: Sequence[Recording], random: np.random.Generator
+    ) -> Iterator[tuple[RewardWindows, int]]:
+        windows = RewardWindows(held, self.window, self.near)
+        length = sum(len(recording.success) for recording in arrived)
+        order = BalancedOrder(windows, {REAL: 1.0}, self.positive_share, self.hard_share, length)
+        for index in order(random).tolist():
+            yield windows, index
+
+    def _kept(self, recordings: list[Recording], room: float) -> list[Recording]:
+        """What stays where there is so much room, in the order in which it came."""
+        successes = Counter(one.task for one in recordings if one.success.any())
+        size = sum(one.frames.size for one in recordings)
+        kept: list[Recording] = []
+        for number, one in enumerate(recordings):
+            succeeds = bool(one.success.any())
+            is_last = number == len(recordings) - 1 and not kept
+            if size > room and not is_last and not (succeeds and successes[one.task] == 1):
+                size -= one.frames.size
+                successes[one.task] -= succeeds
+            else:
+                kept.append(one)
+        return kept
 
 
 class RewardEpisodes:

@@ -6,8 +6,9 @@ Every window of every episode comes up, from the one that starts at the first fr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wovr.data.store.entry import EpisodeEntry
 from wovr.data.store.reader import EpisodeStore
-from wovr.data.training.base import EpisodeData
-from wovr.data.training.frames import FrameCache
+from wovr.data.training.base import EpisodeData, whole_of
+from wovr.data.training.frames import FrameCache, LateFrames
 from wovr.data.training.latents import LatentCache
-from wovr.data.training.loader import ResumableLoader
+from wovr.data.training.loader import Chosen, ResumableLoader
+from wovr.data.training.streaming import ShuffleBuffer, StreamedShards, StreamLoader
 from wovr.errors import UserError
 from wovr.functional.windows import NO_ACTION, count_windows, window_index
 from wovr.models.world_model.autoencoders.base import FRAMES_PER_LATENT
@@ -63,20 +66,20 @@ class WorldModelBatch:
 class WorldModelWindows:
     """Every window of some episodes, by index; start runs fastest.
 
-    Decoded frames stay in memory as uint8 up to a limit; an episode beyond it is decoded whenever it is asked for.
-
     Args:
         store: The episodes.
         episodes: Indices of those to use, all longer than a chunk.
         memory: Memory frames of a window, M.
         chunk: New frames of a window, K.
-        cache_mb: Largest size of the decoded frames in memory, MB.
+        cache: Keeps decoded frames.
 
     Attributes:
         latents: The store's cached latents, to be handed out with the frames; None for no latents.
     """
 
-    def __init__(self, store: EpisodeStore, episodes: Sequence[int], memory: int, chunk: int, cache_mb: float) -> None:
+    def __init__(
+        self, store: EpisodeStore, episodes: Sequence[int], memory: int, chunk: int, cache: FrameCache
+    ) -> None:
         self.store = store
         self.episodes = np.asarray(episodes, np.int64)
         self.memory = memory
@@ -85,7 +88,6 @@ class WorldModelWindows:
         lengths = np.array([store.entries[index].num_frames for index in episodes], np.int64)
         self.windows = count_windows(lengths, chunk)  # of each episode
         self._ends = np.cumsum(self.windows)
-        cache = FrameCache(cache_mb)
         self._frames = [cache.frames_of(store, index) for index in episodes]
         # One row more, of zeros, which index NO_ACTION finds.
         self._actions: list[np.ndarray] = []
@@ -203,6 +205,8 @@ class WorldModelData(EpisodeData):
         cache_mb: Largest size of the decoded frames in memory, MB; frames beyond are decoded again and again.
         num_workers: Processes that load batches; 0 is fastest while the frames fit in memory.
         seed: Of the choice of validation episodes and of the order of windows.
+        stream: Read the training episodes shard after shard, for a data set too large for memory, shuffled by a buffer
+            of `cache_mb`; whole shards are kept for validation.
     """
 
     def __init__(
@@ -219,8 +223,9 @@ class WorldModelData(EpisodeData):
         cache_mb: float = 4000.0,
         num_workers: int = 0,
         seed: int = 0,
+        stream: bool = False,
     ) -> None:
-        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed, stream)
         self.mix = mix
         self.memory = memory
         self.chunk = chunk
@@ -257,7 +262,12 @@ class WorldModelData(EpisodeData):
             return
         train, val = self.split()
         self.memory = FRAMES_PER_LATENT if self.memory is None else self.memory
-        self._train = WorldModelWindows(self.store, train, self.memory, self.chunk, self.cache_mb)
+        if val:
+            cache = FrameCache(0.0 if self.stream else self.cache_mb)
+            self._val = WorldModelWindows(self.store, val, self.memory, self.chunk, cache)
+        if self.stream:
+            return
+        self._train = WorldModelWindows(self.store, train, self.memory, self.chunk, FrameCache(self.cache_mb))
         groups = [
             [position for position, index in enumerate(train) if self._folder_of(index) == folder]
             for folder in self.folders
@@ -266,8 +276,6 @@ class WorldModelData(EpisodeData):
             if share > 0 and not group:
                 raise UserError(f"{folder}: no episode is left for training", "lower data.val_fraction or data.mix")
         self._order = MixedOrder(self._train, groups, self.mix, self.start_fraction)
-        if val:
-            self._val = WorldModelWindows(self.store, val, self.memory, self.chunk, self.cache_mb)
 
     def use_latents(self, cache: LatentCache) -> None:
         """Hand out cached latents with the frames, from now on; after `setup`."""
@@ -290,8 +298,28 @@ class WorldModelData(EpisodeData):
             found[self.folders.index(self._folder_of(index)), meta.suite, meta.task].append(index)
         return self.hold_out((suite, task, episodes) for (_, suite, task), episodes in sorted(found.items()))
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Batches of the training episodes' windows in an order drawn from the seed."""
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
+        """Batches of the training episodes' windows in an order drawn from the seed.
+
+        Raises:
+            UserError: There are fewer shards of a stream than processes to share them.
+        """
+        if self.stream:
+            windows_of = partial(
+                _streamed_windows,
+                memory=FRAMES_PER_LATENT if self.memory is None else self.memory,
+                chunk=self.chunk,
+                skip_short=self.skip_short,
+                signals=self.store.signal_dims,
+                held_out=self.held_out_demonstrations,
+            )
+            buffer = ShuffleBuffer(windows_of, self.start_fraction)
+            if self.mix is None:
+                parts = self.together(buffer)
+            else:
+                shares = zip(self.shards[0], self.mix, strict=True)
+                parts = [StreamedShards(self.store, shards, buffer, share) for shards, share in shares if share > 0]
+            return self.make_stream(parts, self.count_streamed(self.chunk))
         assert self._train is not None, "setup() comes first"
         return self.make_loader(self._train, shuffle=True, order=self._order)
 
@@ -301,15 +329,15 @@ class WorldModelData(EpisodeData):
             return []
         count = min(len(self._val), self.val_windows or len(self._val))
         spread = np.linspace(0, len(self._val) - 1, count).round().astype(np.int64)
-        return self.make_loader(_Chosen(self._val, spread), shuffle=False)
+        return self.make_loader(Chosen(self._val, spread), shuffle=False)
 
     def _long_enough(self) -> list[int]:
         entries = self.store.entries
         short = [index for index, entry in enumerate(entries) if entry.num_frames <= self.chunk]
         if short and (not self.skip_short or len(short) == len(entries)):
-            entry = entries[short[0]]
-            raise UserError(
-                f"{entry.shard}: episode {entry.key}: {entry.num_frames} frames, a window needs {self.chunk + 1}"
+            raise _too_short(
+                entries[short[0]],
+                self.chunk,
                 f" ({len(short)} of {len(entries)} episodes are too short)",
                 "set data.chunk lower" if len(short) == len(entries) else "set data.skip_short true",
             )
@@ -320,23 +348,32 @@ class WorldModelData(EpisodeData):
         return self.store.entries[index].shard.parent
 
 
-class _Chosen:
-    """Some windows of an `WorldModelWindows`.
+def _streamed_windows(
+    store: EpisodeStore,
+    index: int,
+    *,
+    memory: int,
+    chunk: int,
+    skip_short: bool,
+    signals: Mapping[str, int],
+    held_out: Collection[tuple[Path, str]],
+) -> WorldModelWindows:
+    """Windows of an episode of a stream; none of one that is held out or too short."""
+    entry = store.entries[index]
+    if entry.num_frames <= chunk and not skip_short:
+        raise _too_short(entry, chunk, "", "set data.skip_short true")
+    if store.signal_dims != signals:
+        raise UserError(
+            f"{entry.shard}: holds {store.signal_dims or 'nothing'} beside frames and actions, other shards hold"
+            f" {dict(signals) or 'nothing'}",
+            "keep what differs in folders of its own, or set data.stream false",
+        )
+    used = [] if whole_of(entry) in held_out or entry.num_frames <= chunk else [index]
+    return WorldModelWindows(store, used, memory, chunk, LateFrames())
 
-    Args:
-        windows: All of them.
-        chosen: (N,) int64, which.
-    """
 
-    def __init__(self, windows: WorldModelWindows, chosen: np.ndarray) -> None:
-        self.windows = windows
-        self.chosen = chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> WorldModelBatch:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> WorldModelBatch:
-        return self.windows.__getitems__(self.chosen[list(indices)].tolist())
+def _too_short(entry: EpisodeEntry, chunk: int, of_how_many: str, remedy: str) -> UserError:
+    return UserError(
+        f"{entry.shard}: episode {entry.key}: {entry.num_frames} frames, a window needs {chunk + 1}{of_how_many}",
+        remedy,
+    )

@@ -26,6 +26,8 @@ WIDE, NARROW = 0.75, 0.15
 
 _BETA = 0.05
 
+_WHY_WHOLE = "a robot model's mean, spread and fingers are found in all episodes"
+
 
 class RobotModelTraining(TrainingModule):
     """Smooth L1 on normalised proprioception after each action, and a camera under which moving pixels are the hand's.
@@ -69,7 +71,7 @@ class RobotModelTraining(TrainingModule):
         return {
             "network.action_dim": lambda: data.store.action_dim,
             "network.proprio_dim": lambda: _proprio_dim(data.store),
-            "network.touch": lambda: find_fingers(data.store) if _proprio_dim(data.store) else [],
+            "network.touch": lambda: find_fingers(data.whole_store(_WHY_WHOLE)) if _proprio_dim(data.store) else [],
         }
 
     def setup(self, stage: str) -> None:
@@ -79,7 +81,7 @@ class RobotModelTraining(TrainingModule):
             UserError: They do not fit together.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        store, network = data.store, self.network
+        store, network = data.whole_store(_WHY_WHOLE), self.network
         check_equal("action_dim", network.action_dim, store.action_dim, "set the network's action_dim so")
         check_equal("proprio_dim", network.proprio_dim, _proprio_dim(store), "set the network's proprio_dim so")
         if network.touch:

@@ -37,6 +37,8 @@ LEVELS = 4
 FLOOR = 0.3
 """Default of `sigma_floor`."""
 
+_LATENTS = "cache_latents keeps those of every episode"
+
 
 @dataclass
 class NoiseDraw:
@@ -147,7 +149,7 @@ class WorldModelTraining(TrainingModule):
         """Make the latents that are missing, in one process of a machine."""
         if self.cache_latents:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            LatentCache(data.store, self.world_model.autoencoder)
+            LatentCache(data.whole_store(_LATENTS), self.world_model.autoencoder)
 
     def setup(self, stage: str) -> None:
         """Compare the world model with the data, take over released weights, compile.
@@ -169,7 +171,7 @@ class WorldModelTraining(TrainingModule):
                 what = type(imagining[0]).__name__ if imagining and name == "augmentations" else name
                 raise UserError(f"{what} cannot be had with weights that are sharded", f"set {name} to null")
         if self.cache_latents:
-            data.use_latents(LatentCache(data.store, model.autoencoder))
+            data.use_latents(LatentCache(data.whole_store(_LATENTS), model.autoencoder))
         if self.pretrained is not None and stage == "fit":
             self._take_over(Path(self.pretrained))
         if self.compiled:
