@@ -12,7 +12,8 @@ from rich.table import Table
 from tests.data.synthetic import make_episode
 from wovr.cli import main
 from wovr.commands.evaluate.success_rate import Outcome, count_suite, success_table
-from wovr.commands.report.page import Bar, Grid, Paragraph, Picture, Section, bar_chart, write_html, write_markdown
+from wovr.commands.report.charts import Bar, bar_chart
+from wovr.commands.report.page import Grid, Paragraph, Picture, Pictures, Section, write_html, write_markdown
 from wovr.commands.terminal import PlainConsole, progress_bar
 from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.envs.progress import ActingProgress
@@ -113,7 +114,11 @@ def test_inspect_shows_whatever_an_instruction_holds(tmp_path: Path, capfd: pyte
 def test_the_report_shows_it_as_it_is(text: str, tmp_path: Path) -> None:
     bars = bar_chart([Bar(text, 0.5, 0.4, 0.6)])
     rows = [[text, text]]
-    blocks = [Paragraph(text), Picture("a b.svg", bars, text), Grid((text, f"{text} "), rows, strong=[0], code=[1])]
+    blocks = [
+        Paragraph(text),
+        Pictures([Picture("a b.svg", bars, text)]),
+        Grid((text, f"{text} "), rows, strong=[0], code=[1]),
+    ]
     sections = [Section(text, blocks)]
     write_html(tmp_path / "report.html", text, sections)
     write_markdown(tmp_path / "report.md", text, sections, tmp_path / "report")

@@ -58,7 +58,8 @@ def test_it_holds_the_configurations_and_nothing_of_the_tests(wheel: Path) -> No
         names = set(archive.namelist())
         contents = {name: archive.read(name) for name in names if name.startswith("wovr/conf/")}
     assert contents == {f"wovr/{path.relative_to(ROOT)}": path.read_bytes() for path in (ROOT / "conf").rglob("*.yaml")}
-    assert {"wovr/py.typed", "wovr/cli.py"} <= names
+    templates = {f"wovr/commands/report/templates/report.{kind}.jinja" for kind in ("html", "md")}
+    assert {"wovr/py.typed", "wovr/cli.py", *templates} <= names
     assert {name.split("/")[0] for name in names} == {"wovr", wheel.name.split("-py")[0] + ".dist-info"}
 
 

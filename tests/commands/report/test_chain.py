@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-import xml.etree.ElementTree
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,12 @@ from wovr.commands.pace.budget import count_budget
 from wovr.commands.pace.stages import Stage, Surroundings, read_stages
 from wovr.commands.report.chain import PAPER, report_values, write_report
 from wovr.commands.report.page import (
-    Bar,
     Grid,
     Paragraph,
     Picture,
+    Pictures,
     Section,
     Videos,
-    bar_chart,
     write_html,
     write_markdown,
 )
@@ -36,8 +38,7 @@ SECTIONS = [
             Paragraph("a & b"),
             Grid(("name", "value "), [["x|y", "1"], ["<i>", "2"]], strong=[1]),
             Grid(("command",), [["wovr <fit>"]], code=[0]),
-            Picture("p.png", b"PNG", "a 'picture'"),
-            Picture("s.svg", b"<svg/>", "bars"),
+            Pictures([Picture("p.svg", b"<svg/>", "a 'picture'"), Picture("q.svg", b"<svg></svg>", "bars")]),
             Paragraph("not there", missing=True),
         ],
     )
@@ -151,12 +152,14 @@ def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
     write_html(tmp_path / "r.html", "Title", [*SECTIONS, videos])
     page = (tmp_path / "r.html").read_text()
     assert "<h2>One &lt;b&gt;</h2>" in page
-    assert "<td class=n>1</td>" in page
+    assert '<td class="n">1</td>' in page
+    assert '<tr class="strong"><td>&lt;i&gt;</td>' in page
     assert "<code>wovr &lt;fit&gt;</code>" in page
-    assert "src='data:image/png;base64,UE5H'" in page
-    assert "autoplay loop muted playsinline controls src='data:video/mp4;base64,TVA0'" in page
-    assert "<p class='missing'>not there</p>" in page
-    assert re.findall(r"(?:src|href)='(?!data:)", page) == []
+    assert """aria-label="a &#39;picture&#39;"><svg/><figcaption>""" in page
+    assert 'autoplay loop muted playsinline controls src="data:video/mp4;base64,TVA0"' in page
+    assert '<p class="missing">not there</p>' in page
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "prefers-color-scheme: dark" in page
     with pytest.raises(UserError, match="a video of the report cannot be read"):
         write_html(tmp_path / "r.html", "Title", [Section("x", [Videos([(tmp_path / "none.mp4", "")])])])
     assert (tmp_path / "r.html").read_text() == page
@@ -169,13 +172,65 @@ def test_markdown_keeps_its_pictures_beside_it(tmp_path: Path) -> None:
     text = (tmp_path / "r.md").read_text()
     assert "| x\\|y | 1 |\n| **&lt;i&gt;** | **2** |" in text
     assert "| name | value |\n| --- | ---: |" in text
-    assert "![a 'picture'](pictures/p.png)" in text
+    assert "![a 'picture'](pictures/p.svg)\n![bars](pictures/q.svg)\n" in text
     assert "- [it moves](stage/v.mp4)" in text
-    assert (tmp_path / "pictures" / "p.png").read_bytes() == b"PNG"
+    assert (tmp_path / "pictures" / "p.svg").read_bytes() == b"<svg/>"
 
 
-def test_bars_are_as_long_as_their_rates() -> None:
-    root = xml.etree.ElementTree.fromstring(bar_chart([Bar("a & b", 0.5, 0.4, 0.6), Bar("c", 1.0, 0.9, 1.0)]))
-    bars = [float(bar.attrib["width"]) for bar in root.iter("{http://www.w3.org/2000/svg}rect")]
-    assert bars[1] == 2 * bars[0]
-    assert [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")][-2:] == ["c", "100.0"]
+def test_a_report_asks_for_nothing_and_obeys_no_name(tmp_path: Path) -> None:
+    """Of a whole report: names of tasks, policies and files that would be markup, and every address in it."""
+    hostile = "</td><script src=//evil.example/x.js></script><img src=x onerror=alert(1)> {{ 7 * 7 }} $x^2$"
+    chain, given = make_chain(), Surroundings(tmp_path, "goal", 3)
+    write_rate(tmp_path / "base", 40)
+    stored = json.loads((tmp_path / "base" / "metrics.json").read_text())
+    stored["sr"]["suites"]["goal"]["tasks"][0]["instruction"] = hostile
+    stored["sr"]["suites"][hostile] = stored["sr"]["suites"].pop("goal")
+    write_json(tmp_path / "base" / "metrics.json", stored)
+    chain[1] = dataclasses.replace(chain[1], title=hostile)
+    write_report(chain, given, count_budget(chain, 10, {"base": tmp_path / "base"}))
+    page = (tmp_path / "report.html").read_text()
+    seen = Tags()
+    seen.feed(page)
+    assert not {"script", "img", "link", "iframe", "object", "base"} & set(seen.tags)
+    assert not any(name.startswith("on") for name, _ in seen.attributes)
+    linked = [value for name, value in seen.attributes if name in ("src", "href", "xlink:href", "data", "action")]
+    assert all(str(value).startswith(("data:", "#")) for value in linked)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert "{{ 7 * 7 }}" in page
+    assert seen.texts.count(hostile) >= 5
+    assert (tmp_path / "report.md").read_text().count("<script") == 0
+
+
+class Tags(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
+    chain, given = make_chain(), Surroundings(tmp_path, "goal", 3)
+    write_rate(tmp_path / "base", 40)
+    pages = []
+    for _ in range(2):
+        write_report(chain, given, count_budget(chain, 10, {"base": tmp_path / "base"}))
+        pages.append([(tmp_path / name).read_bytes() for name in ("report.html", "report.md", "report/success.svg")])
+    assert pages[0] == pages[1]
+
+
+def test_only_who_draws_imports_what_draws() -> None:
+    modules = ("pace.main", "evaluate.main", "evaluate.world_model", "evaluate.reward", "fit", "rl")
+    script = "import sys, importlib\n" + "".join(f"importlib.import_module('wovr.commands.{m}')\n" for m in modules)
+    # matplotlib itself is imported by torchmetrics wherever it is installed, whether or not anybody draws.
+    script += "sys.exit('wovr.commands.report.charts' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)

@@ -12,8 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from wovr.commands.report.line_chart import line_chart
-from wovr.data.pictures import file_name, write_png, write_preview
+from wovr.data.pictures import file_name, write_preview
 from wovr.metrics.rollouts import Score
 
 _GAP = 2
@@ -64,14 +63,16 @@ def draw_charts(rows: Mapping[str, Mapping[str, Score]], folder: Path) -> list[s
     Returns:
         Names of the files, relative to the folder's parent.
     """
+    from wovr.commands.report import charts  # imports matplotlib
+
     names = {name for scores in rows.values() for name, score in scores.items() if score.by_frame is not None}
     files = []
     for name in sorted(names):
         series = {row: _curve(scores[name]) for row, scores in rows.items() if name in scores}
         better = next(scores[name].better for scores in rows.values() if name in scores)
-        image = line_chart(f"{name} by frame", "frame of the rollout", f"{name} ({better} is better)", series)
         path = folder / f"{file_name(name)}.png"
-        write_png(image, path)
+        chart = charts.line_chart(f"{name} by frame", "frame of the rollout", f"{name} ({better} is better)", series)
+        charts.write_png(chart, path)
         files.append(f"{folder.name}/{path.name}")
     return files
 

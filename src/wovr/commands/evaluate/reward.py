@@ -16,9 +16,7 @@ from rich.text import Text
 from wovr.commands.arguments import choose_device, words
 from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, REWARD
-from wovr.commands.report.line_chart import line_chart
 from wovr.commands.terminal import table_console
-from wovr.data.pictures import write_png
 from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError, check_least
 from wovr.functional.classification import (
@@ -219,23 +217,25 @@ def _values(judged: Sequence[JudgedEpisode], threshold: float, consecutive: int)
 
 def _draw(values: Mapping[str, Mapping[str, Any]], folder: Path) -> list[str]:
     """Write the charts; their names relative to the folder's parent."""
+    from wovr.commands.report import charts  # imports matplotlib
+
     curves = {name: measured["precision_at_recall"] for name, measured in values.items()}
     bins = {name: [CalibrationBin(**row) for row in measured["calibration"]] for name, measured in values.items()}
     ideal = {"ideal": [(row.low + row.high) / 2 for row in next(iter(bins.values()))]}
     observed = {
         name: [math.nan if row.frequency is None else row.frequency for row in rows] for name, rows in bins.items()
     }
-    charts = (
-        line_chart("precision over recall, frames", "recall, %", "precision", curves),
-        line_chart(
+    figures = (
+        charts.line_chart("precision over recall, frames", "recall, %", "precision", curves),
+        charts.line_chart(
             "calibration, frames",
             "range of probability: 0 from 0.0 to 0.1, 9 from 0.9 to 1.0",
             "share that is successful",
             ideal | observed,
         ),
     )
-    for name, chart in zip(PLOTS, charts, strict=True):
-        write_png(chart, folder / name)
+    for name, figure in zip(PLOTS, figures, strict=True):
+        charts.write_png(figure, folder / name)
     return [f"{folder.name}/{name}" for name in PLOTS]
 
 

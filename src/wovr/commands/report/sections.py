@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wovr.commands.pace.view import clock, gigabytes
-from wovr.commands.report.line_chart import line_chart
-from wovr.commands.report.page import Bar, Block, Grid, Paragraph, Picture, Section, Videos, bar_chart
+from wovr.commands.report.charts import Bar, as_svg, bar_chart, line_chart
+from wovr.commands.report.page import Block, Grid, Paragraph, Picture, Pictures, Section, Videos
 
 SUITES = ("spatial", "object", "goal", "long")
 
@@ -80,13 +79,12 @@ def _headline(values: Mapping[str, Any]) -> list[Block]:
         for entry in success
     ]
     bars = [Bar(entry["title"], *(entry["all"][key] for key in ("success_rate", "low", "high"))) for entry in success]
+    caption = "success rates in the simulator, held-out initial states, 95 % intervals"
     first = success[0]["title"]
     headings = ("policy", "temperature ", "episodes ", "SR ", "95 % Wilson interval ", f"points over {first} ", "95 % ")
     return [
         Paragraph(headline(values)),
-        Picture(
-            "success.svg", bar_chart(bars), "success rates in the simulator, held-out initial states, 95 % intervals"
-        ),
+        Pictures([Picture("success.svg", bar_chart(bars), caption)]),
         Grid(headings, rows),
         Paragraph(
             "The points are over the first policy measured at a temperature of the same kind: given, or chosen on "
@@ -132,8 +130,7 @@ def _paper(values: Mapping[str, Any]) -> list[Block]:
 
 
 def _learning(values: Mapping[str, Any]) -> list[Block]:
-    blocks: list[Block] = []
-    rows = []
+    charts, rows = [], []
     for entry in values["learning"]:
         curve = entry.get("curve") or []
         last = int(max((row["update"] for row in curve), default=0))
@@ -144,9 +141,7 @@ def _learning(values: Mapping[str, Any]) -> list[Block]:
                 series[name] = [found.get(update, math.nan) for update in range(last + 1)]
         if series:
             chart = line_chart(f"{entry['title']}: success rate by update", "update", "SR", series)
-            buffer = io.BytesIO()
-            chart.save(buffer, "PNG")
-            blocks.append(Picture(f"curve-{entry['stage']}.png", buffer.getvalue(), f"{entry['title']}, by update"))
+            charts.append(Picture(f"curve-{entry['stage']}.svg", as_svg(chart), f"{entry['title']}, by update"))
         rates = next((rates for rates in series.values()), [])
         known = [rate for rate in rates if math.isfinite(rate)]
         tenth = max(1, len(known) // 10)
@@ -168,7 +163,8 @@ def _learning(values: Mapping[str, Any]) -> list[Block]:
         *("run", "updates ", "rollouts ", "imagined frames ", "real episodes "),
         *("SR, first tenth ", "SR, last tenth ", "seconds: rollouts / optimisation "),
     )
-    return [*blocks, Grid(headings, rows), Paragraph("SR in this table is that of the rollouts learned from.")]
+    pictures = [Pictures(charts)] if charts else []
+    return [*pictures, Grid(headings, rows), Paragraph("SR in this table is that of the rollouts learned from.")]
 
 
 def _quality(values: Mapping[str, Any]) -> list[Block]:
