@@ -195,7 +195,10 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(
         fit("killed", *flags)
     assert not Path("killed/DONE").exists()
     assert weights("killed")["global_step"] == step // 2 * 2
+    spent = weights("killed")["callbacks"]["Timer"]["time_elapsed"]["train"]
+    assert spent > 0
     assert fit("killed", "--resume", "true", *flags) == 0
+    assert weights("killed")["callbacks"]["Timer"]["time_elapsed"]["train"] > spent, "what was spent before counts too"
     one, other = weights("whole"), weights("killed")
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert_equal(one[key], other[key])

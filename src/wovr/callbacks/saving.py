@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,39 +95,3 @@ class StopAtBadLoss(Callback):
                 f"the loss is {loss.item()} at step {trainer.global_step}",
                 f"{kept}lower the learning rate or look for bad values in the data",
             )
-
-
-class CountSeconds(Callback):
-    """Counts the seconds spent training, over interruptions too.
-
-    Attributes:
-        before: Seconds of the run up to its last interruption.
-        begun: Training has begun in this process: everything is restored that a checkpoint held.
-        started: When it did, by the monotonic clock; None while it does not train.
-    """
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.begun = False
-        self.started: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds so far."""
-        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self.begun, self.started = True, time.monotonic()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self.before, self.started = self.seconds, None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.before = float(state_dict["seconds"])

@@ -24,12 +24,13 @@ import jsonargparse
 import yaml  # type: ignore[import-untyped]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from wovr.callbacks.progress import TrainingProgress
-from wovr.callbacks.saving import CountSeconds, SaveLast, StopAtBadLoss
+from wovr.callbacks.saving import SaveLast, StopAtBadLoss
 from wovr.callbacks.seeding import SeedSteps
 from wovr.commands.arguments import OptionsParser, explain_arguments
 from wovr.commands.config_files import config_name, find_config, find_config_files, known_configs, read_config_file
@@ -247,7 +248,7 @@ class FitCLI(LightningCLI):
 
     def _validates(self) -> bool:
         """Whether there are batches to validate with."""
-        if self.seconds.begun:
+        if self.seconds.start_time() is not None:
             return bool(sum(_as_list(self.trainer.num_val_batches)))
         # The checkpoint was one of the last step: Lightning has not looked.
         return bool(self.trainer.limit_val_batches) and len(self.datamodule.val_dataloader()) > 0
@@ -284,7 +285,7 @@ class FitCLI(LightningCLI):
                 "small steps of the optimiser are lost",
                 "give bf16-mixed or 32-true",
             )
-        self.seconds = CountSeconds()
+        self.seconds = Timer()
         self.trainer_defaults["callbacks"] = self.callbacks()
         if self.config.trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.folder, name="", version="tensorboard")
@@ -351,7 +352,7 @@ def fit(cli: FitCLI) -> None:
     except OSError as error:
         raise explain_os_error(error, Path(error.filename or cli.folder)) from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if resume is None or cli.seconds.begun:
+        if resume is None or cli.seconds.start_time() is not None:
             raise
         # States of optimisers, loops and callbacks are restored by whoever wrote them, each in words of its own.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -360,7 +361,7 @@ def fit(cli: FitCLI) -> None:
         ) from error
     if first_rank:
         result |= {
-            "seconds": round(cli.seconds.seconds, 1),
+            "seconds": round(cli.seconds.time_elapsed(), 1),
             "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
         }
         write_json(cli.folder / "metrics.json", result)

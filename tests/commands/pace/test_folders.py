@@ -167,7 +167,7 @@ def test_the_same_networks_from_another_training_are_the_same_input(tmp_path: Pa
             next(policy.parameters()).mul_(scale)
         (folder / "checkpoints").mkdir(parents=True)
         path = save_policy(folder / "checkpoints" / "last.ckpt", policy)
-        torch.save({**torch.load(path), "callbacks": {"CountSeconds": {"seconds": seconds}}}, path)
+        torch.save({**torch.load(path), "callbacks": {"Timer": {"time_elapsed": {"train": seconds}}}}, path)
         write_json(folder / "metrics.json", {"seconds": seconds})
         write_json(folder / "DONE", {})
         found.append(fingerprint(folder))
