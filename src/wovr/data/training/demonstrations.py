@@ -166,7 +166,8 @@ class DemonstrationData(EpisodeData):
         if self._train is not None:
             return
         train, val = self.split()
-        self._val = self._samples(val) if val else None
+        held_out = self._samples(val)
+        self._val = held_out if len(held_out) else None
         if self.stream:
             return
         self._train = self._samples(train)

@@ -162,9 +162,7 @@ class BalancedOrder:
         pools = {key: [np.array(of_task) for _, of_task in sorted(tasks.items())] for key, tasks in found.items()}
         self.pools = {
             (origin, kind): next(
-                pools[key]
-                for key in ((origin, kind), (REAL, kind), (REAL, NEGATIVE), (REAL, HARD), (REAL, POSITIVE))
-                if key in pools
+                pools[key] for key in ((origin, kind), (REAL, kind), (REAL, NEGATIVE), (REAL, POSITIVE)) if key in pools
             )
             for origin in self.origins
             for kind in (POSITIVE, HARD, NEGATIVE)
