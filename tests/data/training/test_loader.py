@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def test_every_epoch_is_another_permutation_of_the_same_samples() -> None:
 
 def test_workers_do_not_change_the_order() -> None:
     assert passes(ResumableLoader(Numbers(20), 3, num_workers=2)) == passes(ResumableLoader(Numbers(20), 3))
+
+
+class Pids(Numbers):
+    """Every sample is the process that loads it."""
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor:
+        return torch.tensor([os.getpid()] * len(indices))
+
+
+def test_workers_live_from_one_epoch_to_the_next() -> None:
+    epochs = passes(ResumableLoader(Pids(12), 2, num_workers=2), 3)
+    assert all({pid for batch in epoch for pid in batch} == set(chain(*epochs[0])) for epoch in epochs)
+    assert len(set(chain(*epochs[0]))) == 2
 
 
 @pytest.mark.parametrize("taken", range(1, 10))

@@ -6,7 +6,9 @@ Lightning saves `state_dict()` in every checkpoint and gives it back to `load_st
 
 from __future__ import annotations
 
+import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -61,7 +63,53 @@ class Chosen:
         return self.source.__getitems__(self.chosen[indices].tolist())
 
 
-class ResumableLoader:
+class EpochLoader(ABC):
+    """Batches without end, cut into epochs of one length: workers live, and load ahead, from one epoch to the next.
+
+    Args:
+        num_workers: Processes that load; 0 to load in this one.
+        pin_memory: Put batches in page-locked memory, for a GPU; a batch that is no tensor needs a method `pin_memory`.
+    """
+
+    def __init__(self, num_workers: int, pin_memory: bool) -> None:
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.epoch = 0
+        self.batch = 0
+        self._going_on: Iterator[Any] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of a whole epoch, whatever is left of the present one."""
+
+    @abstractmethod
+    def _begin(self) -> Iterator[Any]:
+        """All batches from `epoch` and `batch` on."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what is left of the epoch."""
+        if self._going_on is None:
+            self._going_on = self._begin()
+        for batch in self._going_on:
+            # Counted before it is handed over: a checkpoint is saved while the caller holds the batch, and who knows
+            # the length does not come back after the last one.
+            self.batch += 1
+            if self.batch == len(self):
+                self.epoch, self.batch = self.epoch + 1, 0
+            yield batch
+            if self.batch == 0:
+                return
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is: primitives."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a `state_dict`."""
+        self.epoch, self.batch, self._going_on = state["epoch"], state["batch"], None
+
+
+class ResumableLoader(EpochLoader):
     """Iterates over batches; each pass is one epoch.
 
     Sample order in epoch e is drawn from (seed, e) alone, so it does not depend on what ran before, nor on the number
@@ -92,17 +140,14 @@ class ResumableLoader:
         pin_memory: bool = False,
         order: SampleOrder | None = None,
     ) -> None:
+        super().__init__(num_workers, pin_memory)
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
-        self.num_workers = num_workers
         self.rank = rank
         self.ranks = ranks
-        self.pin_memory = pin_memory
         self.order = order
-        self.epoch = 0
-        self.batch = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch, whatever is left of the present one."""
@@ -113,32 +158,26 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[Any]:
         """Yield what is left of the epoch; of validation, everything."""
         if not self.shuffle:
-            self.batch = 0
-        loader: DataLoader[Any] = DataLoader(
-            self.source,  # type: ignore[arg-type]
-            batch_sampler=self._batches(self.epoch)[self.batch :],
-            num_workers=self.num_workers,
-            collate_fn=as_it_is,
-            pin_memory=self.pin_memory,
+            self.batch, self._going_on = 0, None
+        yield from super().__iter__()
+
+    def _begin(self) -> Iterator[Any]:
+        return iter(
+            DataLoader(
+                self.source,  # type: ignore[arg-type]
+                batch_sampler=self._coming(),
+                num_workers=self.num_workers,
+                collate_fn=as_it_is,
+                pin_memory=self.pin_memory,
+            )
         )
-        for batch in loader:
-            # Counted before it is handed over: a checkpoint is saved while the caller holds the batch, and who knows
-            # the length does not come back after the last one.
-            self._count()
-            yield batch
 
-    def _count(self) -> None:
-        self.batch += 1
-        if self.batch == len(self):
-            self.epoch, self.batch = self.epoch + 1, 0
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the loader is: primitives."""
-        return {"epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a `state_dict`."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
+    def _coming(self) -> Iterator[list[int]]:
+        """The samples of each batch from now on; of validation, of one epoch."""
+        first = self.epoch  # by the time the next one comes, the loader may be there already, or not yet
+        yield from self._batches(first)[self.batch :]
+        for epoch in itertools.count(first + 1) if self.shuffle else ():
+            yield from self._batches(epoch)
 
     def _batches(self, epoch: int) -> list[list[int]]:
         random = np.random.default_rng((self.seed, epoch))

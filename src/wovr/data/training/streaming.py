@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.frames import decoded_size
-from wovr.data.training.loader import BatchSource, as_it_is
+from wovr.data.training.loader import BatchSource, EpochLoader, as_it_is
 from wovr.errors import UserError
 
 _EMPTY_PASSES = 3
@@ -202,7 +202,7 @@ class WindowStream(IterableDataset[Any]):
                 )
 
 
-class StreamLoader:
+class StreamLoader(EpochLoader):
     """Iterates over batches of a stream, which goes on where it was after each epoch: so do the workers.
 
     Args:
@@ -216,13 +216,9 @@ class StreamLoader:
     """
 
     def __init__(self, stream: WindowStream, length: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+        super().__init__(num_workers, pin_memory)
         self.stream = stream
         self.length = length
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.epoch = 0
-        self.batch = 0
-        self._going_on: Iterator[Any] | None = None
         for part in stream.parts:
             if len(part.shards) // stream.ranks < max(1, num_workers):
                 by_workers = f" of {num_workers} workers" if num_workers > 1 else ""
@@ -236,26 +232,13 @@ class StreamLoader:
         """Batches of a whole epoch, whatever is left of the present one."""
         return self.length
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yield what is left of the epoch."""
-        if self._going_on is None:
-            self._going_on = self._begin()
-        for batch in self._going_on:
-            # Counted before it is handed over, as ResumableLoader does.
-            self.batch += 1
-            if self.batch == self.length:
-                self.epoch, self.batch = self.epoch + 1, 0
-            yield batch
-            if self.batch == 0:
-                return
-
     def state_dict(self) -> dict[str, int]:
         """Where the loader is, and who shares the stream: primitives."""
-        return {"epoch": self.epoch, "batch": self.batch, "ranks": self.stream.ranks, "workers": self.num_workers}
+        return super().state_dict() | {"ranks": self.stream.ranks, "workers": self.num_workers}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a `state_dict`: with the windows that were left, if as many share the stream as did."""
-        self.epoch, self.batch, self._going_on = state["epoch"], state["batch"], None
+        super().load_state_dict(state)
         before = state.get("ranks", self.stream.ranks), state.get("workers", self.num_workers)
         if before != (self.stream.ranks, self.num_workers):
             warnings.warn(
