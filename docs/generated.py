@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "wovr"
 CONF = ROOT / "conf"
 
-ROOMS = ("functional", "models", "data", "metrics", "envs", "tasks", "callbacks", "commands")
+ROOMS = ("functional", "models", "data", "metrics", "envs", "tasks", "callbacks", "serve", "commands")
 """Folders of the package from the ground up: imports point from a later one to itself and earlier ones."""
 
 REFERENCE = "reference"

@@ -35,6 +35,7 @@ ROOMS = [
     "envs",
     "tasks",
     "callbacks",
+    "serve",
     "commands",
     "cli",
     "__main__",

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "wovr.commands.pace.main",
         "run the whole chain, from demonstrations to a report: wovr pace --config conf/pace/tabletop.yaml",
     ),
+    "play": ("wovr.commands.play", "drive a learned world model in a browser, the simulator beside it"),
     "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
     "data": (
         "wovr.commands.data.main",

@@ -51,6 +51,23 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class ActionAxis:
+    """What a dimension of an action does, for people who drive by hand.
+
+    Attributes:
+        name: Of the dimension, e.g. `x` or `grip`.
+        low: What -1 does, a word: `left`, `towards`, `down`, `open`, ...
+        high: What 1 does: `right`, `away`, `up`, `close`, ...
+        holds: Its value stays when the control is released, as that of a gripper does; a velocity does not.
+    """
+
+    name: str
+    low: str = "-"
+    high: str = "+"
+    holds: bool = False
+
+
+@dataclass(frozen=True)
 class StartState:
     """Where an episode or rollout begins: an initial state, a simulator state, or a keyframe.
 

@@ -35,6 +35,7 @@ def call(
     description: str | None = None,
     as_positional: bool = False,
     measures: bool = False,
+    shows: Sequence[str] | None = None,
 ) -> None:
     """Call the function behind a verb with the options of a command line, inputs found where `places` says.
 
@@ -45,6 +46,7 @@ def call(
         description: See `verb_parser`.
         as_positional: See `verb_parser`.
         measures: Of what a chain made several times, take the last.
+        shows: For a verb that makes nothing of its inputs: options whose inputs may be nowhere; shipped weights will do.
 
     Raises:
         UserError: An option that does not exist, is missing or has a value of the wrong type; an input is nowhere.
@@ -59,7 +61,8 @@ def call(
         second = options.pop("subcommand")
         verb, options = verb[second], options[second]
     options.pop("config", None)
-    verb(**Finder(args, last=measures).fill_in(options))
+    finder = Finder(args, last=measures, shipped=shows is not None, optional=shows or ())
+    verb(**finder.fill_in(options))
 
 
 def verb_parser(verb: Verb, name: str, description: str | None = None, as_positional: bool = False) -> OptionsParser:

@@ -9,7 +9,8 @@ order:
 3. that very place in the working folder;
 4. the newest finished chain of `wovr pace` below runs/ (`make demo` makes runs/demo/SUITE): what trains takes what the
    chain made first (the cloned policy and what was learned from its episodes), what measures what it made last. Of the
-   suite that the command line names, where it names one.
+   suite that the command line names, where it names one;
+5. for what only shows and makes nothing (`wovr play`): the shipped weights, in weights/tabletop.
 
 Each command says what it took. What is nowhere is an error that says which command makes it. Torch-free.
 """
@@ -37,6 +38,9 @@ LAST = "checkpoints/last.ckpt"
 
 _OWN = ("out", "config")
 """Options that name what a command makes, or reads in another way."""
+
+SHIPPED = Path("weights/tabletop")
+"""Where `wovr weights pack` puts the networks of a chain, and `wovr weights pull` those of others."""
 
 WHOLE_CHAIN = "wovr pace"
 """What makes everything."""
@@ -128,6 +132,18 @@ PLACES: dict[str, Place] = {
 """By path, each after what it needs."""
 
 
+SHIPPED_NAMES: dict[str, str] = {
+    POLICY: "policy.ckpt",
+    RL: "policy_improved.ckpt",
+    ROBOT: "robot.ckpt",
+    WORLD_MODEL: "world_model.ckpt",
+    REWARD: "reward.ckpt",
+    VALUE: "value.ckpt",
+    BASE: "episodes",
+}
+"""Place -> what stands for it in a folder of shipped weights."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """A finished chain.
@@ -195,11 +211,15 @@ class Finder:
         args: The words of the command line, which decide what was given by hand.
         last: Take the last that a chain made instead of the first: for measuring.
         begun: Options of the run that is gone on with, nested as those that are looked through.
+        shipped: Take shipped weights where there is nothing of one's own.
+        optional: Options whose inputs may be nowhere: such a one is left out of its list.
     """
 
     args: Sequence[str] = ()
     last: bool = False
     begun: Any = None
+    shipped: bool = False
+    optional: Sequence[str] = ()
     _told: set[str] = field(default_factory=set)
 
     def fill_in(self, options: Any) -> Any:
@@ -214,29 +234,32 @@ class Finder:
         """
         return self._fill_in(options, self.begun)
 
-    def _fill_in(self, value: Any, begun: Any) -> Any:
+    def _fill_in(self, value: Any, begun: Any, optional: bool = False) -> Any:
         if isinstance(value, str | Path):
-            return type(value)(self._find_all(str(value), begun)) if value else value
+            return type(value)(self._find_all(str(value), begun, optional)) if value else value
         if isinstance(value, list | tuple):
             others = begun if isinstance(begun, list) and len(begun) == len(value) else [None] * len(value)
             return type(value)(self._fill_in(item, other) for item, other in zip(value, others, strict=True))
         there = begun if isinstance(begun, Mapping) else {}
         if isinstance(value, Mapping):
-            return {name: self._fill_in(item, there.get(name)) for name, item in value.items()}
+            return {
+                name: self._fill_in(item, there.get(name), name in self.optional) for name, item in value.items()
+            }
         if isinstance(value, Namespace):
             for name, item in vars(value).items():
                 if name not in _OWN:
                     setattr(value, name, self._fill_in(item, there.get(name)))
         return value
 
-    def _find_all(self, paths: str, begun: Any) -> str:
+    def _find_all(self, paths: str, begun: Any, optional: bool = False) -> str:
         """`find` for a comma list, of which the run that is gone on with may have taken others."""
         if not any(path in PLACES for path in paths.split(",")):
             return paths
         another = isinstance(begun, str) and begun != paths and not self._given(paths)
         if another and all(Path(path).exists() for path in begun.split(",")):
             return self._tell(paths, begun, "as when this run was begun")
-        return ",".join(map(self.find, paths.split(",")))
+        found = [self._find(path, optional) for path in paths.split(",")]
+        return ",".join(path for path in found if path is not None)
 
     def find(self, path: str) -> str:
         """Where the thing is that lies in a place; another path is returned as it is.
@@ -244,6 +267,12 @@ class Finder:
         Raises:
             UserError: It is nowhere.
         """
+        found = self._find(path)
+        assert found is not None
+        return found
+
+    def _find(self, path: str, optional: bool = False) -> str | None:
+        """The same; None for what is optional and nowhere."""
         place = PLACES.get(path)
         if place is None:
             return path
@@ -256,6 +285,11 @@ class Finder:
         for chain in self._chains():
             if (found := chain.made(place, self.last)) is not None:
                 return self._tell(path, str(found), f"of {chain}")
+        shipped = SHIPPED / SHIPPED_NAMES[path] if self.shipped and path in SHIPPED_NAMES else None
+        if shipped is not None and shipped.exists():
+            return self._tell(path, str(shipped), "shipped")
+        if optional:
+            return None
         first = self._first_to_make(place)
         begin = "make it" if first is place else "begin"
         raise UserError(

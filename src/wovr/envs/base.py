@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from wovr.data.converters.action_range import ActionRange
 from wovr.errors import UserError
-from wovr.types import ChunkStep, Observation, StartState, TaskInfo
+from wovr.types import ActionAxis, ChunkStep, Observation, StartState, TaskInfo
 
 INSTRUCTION_LENGTH = 512
 """Longest instruction in characters, for the observation space."""
@@ -34,6 +34,8 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
     fps: ClassVar[float] = 10.0
     action_range: ActionRange | None = None
     """What an action of -1 and 1 is in the robot's units; None where actions need no units, as in simulators."""
+    action_axes: ClassVar[Sequence[ActionAxis]] = ()
+    """What each dimension of an action does, for `wovr play`; empty where the class does not say."""
     looks: bool = True
     """False while nobody looks at what `step` observes: a simulator may repeat its last picture, see `picture`."""
     _seen: np.ndarray

@@ -63,6 +63,17 @@ class ImaginedSnapshot:
         own: dict[str, Any] = {k: v.copy() for k, v in vars(self).items() if isinstance(v, np.ndarray | list)}
         return replace(self, **own)
 
+    def reseeded(self, seeds: Sequence[int]) -> ImaginedSnapshot:
+        """The same with other noise from here on.
+
+        Args:
+            seeds: R, one a row that runs.
+        """
+        if self.rollouts is None:
+            return self.copy()
+        rollouts = replace(self.rollouts, seeds=torch.tensor([seed % 2**63 for seed in seeds], dtype=torch.int64))
+        return replace(self.copy(), rollouts=rollouts)
+
 
 @dataclass(frozen=True)
 class ImaginedChunk:

@@ -59,6 +59,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         suites: Every suite of the environment with its tasks.
         fps: The environment's control rate, Hz.
         image_size: (H, W) of its pictures.
+        action_axes: What each dimension of an action does; empty where the environment does not say.
 
     Raises:
         UserError: Unknown environment, arguments it does not take, or a simulator that cannot be made.
@@ -119,6 +120,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         report: WorkerReport = self._request(dict.fromkeys(everybody, ("make", ())))[0]
         self.fps = report.fps
         self.action_range = report.action_range
+        self.action_axes = report.action_axes
         self.suites: dict[str, tuple[TaskInfo, ...]] = report.suites
         self.single_observation_space = report.observation_space
         self.single_action_space = report.action_space

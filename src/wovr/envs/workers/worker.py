@@ -24,7 +24,7 @@ from wovr.envs.simulators.rendering import choose_backend, explain_opengl
 from wovr.envs.workers.shared_blocks import BlockShape, SharedBlocks
 from wovr.errors import UserError
 from wovr.importing import tell
-from wovr.types import StartState, TaskInfo
+from wovr.types import ActionAxis, StartState, TaskInfo
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class WorkerReport:
     fps: float
     suites: dict[str, tuple[TaskInfo, ...]]
     action_range: ActionRange | None
+    action_axes: tuple[ActionAxis, ...]
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ class SimulationWorker:
             self.rows[row] = SimulatorRow(env, self.settings)
         suites = {suite: tuple(tasks) for suite, tasks in env.suites().items()}
         spaces = env.observation_space, env.action_space
-        return WorkerReport(*spaces, float(env.fps), suites, env.action_range)  # type: ignore[arg-type]
+        described = env.action_range, tuple(env.action_axes)
+        return WorkerReport(*spaces, float(env.fps), suites, *described)  # type: ignore[arg-type]
 
     def share(self, path: Path, shape: BlockShape) -> None:
         """Open the shared arrays."""

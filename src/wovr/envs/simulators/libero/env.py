@@ -23,7 +23,7 @@ from wovr.envs.simulators.libero.tasks import SUITES
 from wovr.envs.simulators.physics import read_physics, set_physics
 from wovr.envs.simulators.rendering import close_renderer, fast_renderer
 from wovr.errors import UserError
-from wovr.types import StartState, TaskInfo
+from wovr.types import ActionAxis, StartState, TaskInfo
 
 CAMERAS = ("agentview", "robot0_eye_in_hand", "frontview", "birdview", "sideview", "galleryview")
 
@@ -64,6 +64,10 @@ class LiberoEnv(SimulatorEnv):
     """
 
     fps: ClassVar[float] = 20.0
+    action_axes: ClassVar[Sequence[ActionAxis]] = (
+        *(ActionAxis(name) for name in ("x", "y", "z", "turn about x", "turn about y", "turn about z")),
+        ActionAxis("grip", "open", "close", holds=True),
+    )
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}  # type: ignore[misc]
 
     def __init__(

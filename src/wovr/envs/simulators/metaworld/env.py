@@ -19,7 +19,7 @@ from wovr.envs.simulators.metaworld.tasks import HORIZON, INSTRUCTIONS, SUITES
 from wovr.envs.simulators.physics import read_physics, set_physics
 from wovr.envs.simulators.rendering import choose_backend, close_renderer, explain_opengl, fast_renderer
 from wovr.errors import UserError
-from wovr.types import StartState, TaskInfo
+from wovr.types import ActionAxis, StartState, TaskInfo
 
 WORKSPACE = {"lookat": (0.0, 0.67, 0.13), "azimuth": 145.0, "elevation": -35.0, "distance": 1.05}
 """The camera `workspace`, in metres and degrees: `corner4`'s view from nearer; a 4 cm puck is 3 pixels at 64 x 64."""
@@ -51,6 +51,10 @@ class MetaWorldEnv(SimulatorEnv):
     """  # noqa: D205
 
     fps: ClassVar[float] = 80.0
+    action_axes: ClassVar[Sequence[ActionAxis]] = (
+        *(ActionAxis(name) for name in ("x", "y", "z")),
+        ActionAxis("grip", "open", "close", holds=True),
+    )
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 80}  # type: ignore[misc]
 
     def __init__(self, size: int = 64, camera: str = "workspace", horizon: int = HORIZON, kept: int = 8) -> None:

@@ -29,7 +29,7 @@ from wovr.envs.simulators.tabletop.scene import (  # noqa: E402
 )
 from wovr.envs.simulators.tabletop.tasks import SUITES, TASKS, Task  # noqa: E402
 from wovr.errors import UserError  # noqa: E402
-from wovr.types import StartState, TaskInfo  # noqa: E402
+from wovr.types import ActionAxis, StartState, TaskInfo  # noqa: E402
 
 STEP = 0.025
 """Metres the fingertips' target moves for an action of 1: at most 25 cm/s."""
@@ -59,6 +59,12 @@ class TabletopEnv(SimulatorEnv):
     """
 
     fps: ClassVar[float] = 10.0
+    action_axes: ClassVar[Sequence[ActionAxis]] = (
+        ActionAxis("x", "left", "right"),
+        ActionAxis("y", "towards", "away"),
+        ActionAxis("z", "down", "up"),
+        ActionAxis("grip", "open", "close", holds=True),
+    )
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
 
     def __init__(self, size: int = 64, jitter: float = JITTER) -> None:
