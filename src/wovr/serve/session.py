@@ -189,7 +189,7 @@ class Session:
         await self._sleep_until(due - self._needed)
         if self._orders:
             return
-        begun = clock()
+        begun, branch = clock(), game.branch
         control = self._control
         if self._again:
             if game.at >= game.branch.length:
@@ -211,7 +211,7 @@ class Session:
         self._due = max(due + 1.0 / self.engine.fps, clock())  # what was late is not hurried after
         number = control.number if self._driver == HAND and not self._again else 0
         await self._show(game, number)
-        if game.at % self.engine.chunk == 0 or game.over:
+        if game.at % self.engine.chunk == 0 or game.over or game.branch is not branch:
             self._say("course", **game.course())
 
     def _learn(self, seconds: float) -> float:
