@@ -35,7 +35,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "run the whole chain, from demonstrations to a report: wovr pace --config conf/pace/tabletop.yaml",
     ),
     "play": ("wovr.commands.play", "drive a learned world model in a browser, the simulator beside it"),
-    "weights": ("wovr.commands.weights", "weights of feature networks: wovr weights list|fetch"),
+    "weights": (
+        "wovr.commands.weights.main",
+        "feature networks, and networks to give away: wovr weights list|fetch|pack|push|pull",
+    ),
     "data": (
         "wovr.commands.data.main",
         "look into episodes, check, convert, label, imagine them: wovr data inspect DIR",

@@ -308,6 +308,8 @@ def _digest(described: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     first = first_arguments(described)
     digest = hashlib.sha256(json.dumps([first["class_path"], first["init_args"]], sort_keys=True).encode())
     for name, tensor in sorted((first_weight(class_path, name), tensor) for name, tensor in weights.items()):
+        # A network in memory has the single precision that half a copy of it is read into.
+        tensor = tensor.float() if tensor.dtype is torch.float16 else tensor
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -21,7 +21,7 @@ from wovr.commands.evaluate.quality_report import quality_table
 from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, IDM, RL, STATE_PROBE, WORLD_MODEL, Finder
 from wovr.commands.terminal import table_console
-from wovr.commands.weights import fetch_shown
+from wovr.commands.weights.main import fetch_shown
 from wovr.data.store.dataset import check_trained_range
 from wovr.data.store.reader import EpisodeStore
 from wovr.envs.actors.names import policy_name

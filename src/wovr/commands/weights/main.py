@@ -1,4 +1,4 @@
-"""`wovr weights list|fetch`: weights of the feature networks that metrics measure with."""
+"""`wovr weights list|fetch|pack|push|pull`: networks that metrics measure with, and one's own to give away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.table import Table
 
 from wovr.commands.arguments import call
 from wovr.commands.terminal import PlainConsole, progress_bar
+from wovr.commands.weights.hub import pull, push
+from wovr.commands.weights.pack import pack
 from wovr.errors import UserError, choose_from
 from wovr.metrics.networks.weights import (
     FOLDER_VARIABLE,
@@ -90,4 +92,5 @@ def _state(name: str, weights: str) -> str:
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr weights ARGS`."""
-    call({"list": list_weights, "fetch": fetch}, args, "weights", __doc__, as_positional=True)
+    verbs = {"list": list_weights, "fetch": fetch, "pack": pack, "push": push, "pull": pull}
+    call(verbs, args, "weights", __doc__, as_positional=True)
