@@ -248,7 +248,7 @@ class Finder:
         if isinstance(value, Namespace):
             for name, item in vars(value).items():
                 if name not in _OWN:
-                    setattr(value, name, self._fill_in(item, there.get(name)))
+                    setattr(value, name, self._fill_in(item, there.get(name), name in self.optional))
         return value
 
     def _find_all(self, paths: str, begun: Any, optional: bool = False) -> str:
