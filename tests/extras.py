@@ -15,6 +15,7 @@ PACKAGES = {
     "libero": ("libero",),
     "lerobot": ("lerobot",),
     "docs": ("mkdocs", "material", "mkdocstrings"),
+    "wandb": ("wandb",),
 }
 """Extra -> the packages its tests import."""
 

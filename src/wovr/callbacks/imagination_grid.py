@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +31,7 @@ _PAPER = 255
 
 
 class ImaginationGrid(Callback):
-    """Writes `OUT/samples/step-000500.png`, and the same picture to TensorBoard as `val/imagination`.
+    """Writes `OUT/samples/step-000500.png`, and the same picture to TensorBoard (or wandb) as `val/imagination`.
 
     Two rows an episode: real above imagined; columns from the first frame on. Of weights that are averaged, the average
     is shown. Nothing is drawn from torch's generators, so training goes as it would without.
@@ -90,6 +90,8 @@ class ImaginationGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("val/imagination", grid, trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("val/imagination", [grid], step=trainer.global_step)
 
 
 def choose_episodes(data: WorldModelData, count: int) -> list[int]:

@@ -34,6 +34,7 @@ from wovr.callbacks.saving import SaveLast, StopAtBadLoss
 from wovr.callbacks.seeding import SeedSteps
 from wovr.commands.arguments import OptionsParser, explain_arguments
 from wovr.commands.config_files import config_name, find_config, find_config_files, known_configs, read_config_file
+from wovr.commands.loggers import place_loggers
 from wovr.commands.null_values import whole_values
 from wovr.commands.places import RUNS, Finder
 from wovr.commands.run_options import of_the_result, read_options
@@ -165,6 +166,7 @@ class FitCLI(LightningCLI):
             UserError: The folder holds a run with other options, or another command is filling it.
         """
         self.resources.enter_context(only_run(self.folder))
+        place_loggers(self.config.trainer.logger, self.folder)
         self.options = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         if self.has_begun():
             before, now = read_options(self.folder / "config.yaml"), self.options
