@@ -55,8 +55,8 @@ faults: setup ## damage inputs and kill commands, 1,000 and 50 times, and count 
 
 extras-test: .venv-openvla/.packages .venv-metaworld/.packages .venv-lerobot/.packages .venv-libero/.packages .venv-docs/.packages ## test the extras in environments of their own
 	WOVR_EXTRAS=docs .venv-docs/bin/python -m pytest -m 'extra(name="docs")' tests/test_site.py
-	OMP_NUM_THREADS=1 WOVR_EXTRAS=openvla,lora .venv-openvla/bin/python -m pytest \
-	  -m 'extra(name="openvla") or extra(name="lora")'
+	OMP_NUM_THREADS=1 WOVR_EXTRAS=openvla,lora,wandb .venv-openvla/bin/python -m pytest \
+	  -m 'extra(name="openvla") or extra(name="lora") or extra(name="wandb")'
 	OMP_NUM_THREADS=1 .venv-metaworld/bin/python -m pytest tests/envs/simulators/metaworld/test_env.py tests/envs/simulators/test_gym.py
 	OMP_NUM_THREADS=1 .venv-lerobot/bin/python -m pytest tests/data/converters/lerobot/test_lerobot.py
 	OMP_NUM_THREADS=1 .venv-libero/bin/python -m pytest tests/envs/simulators/libero/test_env.py
@@ -102,10 +102,10 @@ endef
 	.venv-docs/bin/python $(PIP) -e '.[docs]'
 	@touch $@
 
-# The paper's policy and low-rank adapters.
+# The paper's policy, low-rank adapters and wandb.
 .venv-openvla/.packages: pyproject.toml | setup
 	$(SHARED_VENV)
-	.venv-openvla/bin/python $(PIP) -e '.[openvla,lora]'
+	.venv-openvla/bin/python $(PIP) -e '.[openvla,lora,wandb]'
 	@touch $@
 
 # metaworld pins an older MuJoCo.

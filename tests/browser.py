@@ -1,4 +1,4 @@
-"""Tests in a browser: Playwright driving the machine's Chromium, headless; skipped with the reason where there is none."""
+"""Tests in a browser: Playwright and the machine's Chromium, headless; skipped with the reason where one is missing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ PROGRAM = next((path for name in NAMES if (path := shutil.which(name))), None)
 
 _MISSING = [
     what
-    for what, there in (("chromium", PROGRAM is not None), ("playwright", importlib.util.find_spec("playwright") is not None))
+    for what, there in (
+        ("chromium", PROGRAM is not None),
+        ("playwright", importlib.util.find_spec("playwright") is not None),
+    )
     if not there
 ]
 
 needs_browser: Any = [
     pytest.mark.browser,
-    pytest.mark.skipif(bool(_MISSING), reason=f"needs {' and '.join(_MISSING)}: apt-get install chromium, pip install playwright"),
+    pytest.mark.skipif(
+        bool(_MISSING), reason=f"needs {' and '.join(_MISSING)}: apt-get install chromium, pip install playwright"
+    ),
 ]
 
 

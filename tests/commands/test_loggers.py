@@ -66,7 +66,9 @@ def test_wandb_that_is_not_installed_is_one_line(
 
 
 def test_an_evaluation_has_its_numbers(tmp_path: Path) -> None:
-    measured = {"sr": {"all": {"success_rate": 0.25, "episodes": 8}, "tried": [1, 2], "best": None, "bad": float("inf")}}
+    measured = {
+        "sr": {"all": {"success_rate": 0.25, "episodes": 8}, "tried": [1, 2], "best": None, "bad": float("inf")}
+    }
     for rate in (0.5, 0.25):
         measured["sr"]["all"]["success_rate"] = rate  # type: ignore[index]
         results = Results(tmp_path / "out", {"episodes": 8})

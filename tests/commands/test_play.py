@@ -8,13 +8,13 @@ import pytest
 
 from tests.commands.point_world import POINT, write_checkpoint
 from tests.envs.test_rollout import save_policy
+from tests.models.world_model.tiny_world import tiny_world
 from tests.serve.tiny_play import write_parts
 from wovr.cli import main
 from wovr.commands import play as play_module
 from wovr.models.policies.tiny_vla import TinyVLA
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
 from wovr.serve.app import open_port
-from tests.models.world_model.tiny_world import tiny_world
 
 
 @pytest.fixture

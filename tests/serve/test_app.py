@@ -380,7 +380,12 @@ def test_more_tabs_than_there_is_room_for(engine: Engine, tmp_path: Path) -> Non
 
 def test_a_tab_without_the_token_is_refused(engine: Engine, tmp_path: Path) -> None:
     async def part(client: Any, open_tab: Any) -> None:
-        for hello in ({"do": "hello"}, {"do": "hello", "token": TOKEN + "x"}, {"do": "begin"}, {"do": "hello", "token": "é"}):
+        for hello in (
+            {"do": "hello"},
+            {"do": "hello", "token": TOKEN + "x"},
+            {"do": "begin"},
+            {"do": "hello", "token": "é"},
+        ):
             tab = Tab(await client.ws_connect("/session"))
             await tab.socket.send_json(hello)
             assert "token is missing or wrong" in (await tab.word("refused"))["text"]
@@ -416,5 +421,5 @@ def test_a_port_in_use() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"--port {port}: in use on 127.0.0.1; give another"):
             open_port("127.0.0.1", port)
-    with pytest.raises(UserError, match="--host no.such.host.invalid"):
+    with pytest.raises(UserError, match=r"--host no\.such\.host\.invalid"):
         open_port("no.such.host.invalid", 0)

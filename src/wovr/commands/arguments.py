@@ -46,7 +46,8 @@ def call(
         description: See `verb_parser`.
         as_positional: See `verb_parser`.
         measures: Of what a chain made several times, take the last.
-        shows: For a verb that makes nothing of its inputs: options whose inputs may be nowhere; shipped weights will do.
+        shows: For a verb that makes nothing of its inputs, for which shipped weights will do: options whose inputs may
+            be nowhere. None for any other verb.
 
     Raises:
         UserError: An option that does not exist, is missing or has a value of the wrong type; an input is nowhere.

@@ -242,9 +242,7 @@ class Finder:
             return type(value)(self._fill_in(item, other) for item, other in zip(value, others, strict=True))
         there = begun if isinstance(begun, Mapping) else {}
         if isinstance(value, Mapping):
-            return {
-                name: self._fill_in(item, there.get(name), name in self.optional) for name, item in value.items()
-            }
+            return {name: self._fill_in(item, there.get(name), name in self.optional) for name, item in value.items()}
         if isinstance(value, Namespace):
             for name, item in vars(value).items():
                 if name not in _OWN:

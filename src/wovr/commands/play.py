@@ -148,8 +148,10 @@ def _simulator(env: str, env_args: dict[str, Any] | None, starts: StoredStarts) 
     """The simulator beside, or why there is none: the episodes come from elsewhere, say."""
     if not env:
         return None, "no simulator was asked for"
+    from wovr.envs.registry import check_name
     from wovr.serve.beside import Simulator
 
+    check_name(env)
     if differences := starts.origin.differences(env, env_args or {}):
         return None, f"no simulator beside: {differences[0]}"
     simulator = Simulator(env, env_args)

@@ -27,12 +27,8 @@ def simulator_class(name: str) -> type[SimulatorEnv]:
     Raises:
         UserError: Unknown name, no such module or class, or a module that fails while it is imported.
     """
+    check_name(name)
     path = ENVIRONMENTS.get(name, name)
-    if ":" not in path:
-        raise UserError(
-            f"unknown environment '{name}'",
-            choose_from(name, ENVIRONMENTS, ", or give an import path like my_robot:FrankaEnv"),
-        )
     try:
         found = import_named(path, f"environment '{name}'", _install_hint(name))
     except UserError as error:
@@ -45,6 +41,19 @@ def simulator_class(name: str) -> type[SimulatorEnv]:
         lacking = ", ".join(sorted(found.__abstractmethods__))
         raise UserError(f"environment '{name}' does not define {lacking}", "see wovr.envs.base.SimulatorEnv")
     return found
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be an environment's, without importing anything.
+
+    Raises:
+        UserError: It is neither one of ENVIRONMENTS nor an import path.
+    """
+    if name not in ENVIRONMENTS and ":" not in name:
+        raise UserError(
+            f"unknown environment '{name}'",
+            choose_from(name, ENVIRONMENTS, ", or give an import path like my_robot:FrankaEnv"),
+        )
 
 
 def make_simulator(name: str, arguments: Mapping[str, Any]) -> SimulatorEnv:

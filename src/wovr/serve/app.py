@@ -135,7 +135,9 @@ def open_port(host: str, port: int) -> socket.socket:
             raise UserError(f"--port {port}: in use on {host}", "give another, or 0 for any that is free") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UserError(f"--port {port}: not allowed", "give one above 1023") from error
-        raise UserError(f"--host {host}: {error.strerror or error}", "give 127.0.0.1, or an address of this machine") from error
+        raise UserError(
+            f"--host {host}: {error.strerror or error}", "give 127.0.0.1, or an address of this machine"
+        ) from error
     listening.setblocking(False)
     return listening
 

@@ -56,7 +56,7 @@ class Stretch:
     seconds: float
 
     def __len__(self) -> int:
-        """n."""
+        """N."""
         return len(self.frames)
 
 

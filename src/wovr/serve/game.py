@@ -131,7 +131,7 @@ class Game:
         self._imagine(np.tile(action, (self.engine.chunk, 1)), HAND)
 
     def decided(self, driver: str) -> bool:
-        """Whether a driver has chosen the next action already, earlier in the chunk or in what is gone through again."""
+        """Whether a driver has chosen the next action already: earlier in the chunk, or in what is played again."""
         found, place = self._open()
         return found is not None and found.drivers[place] == driver and not self._anew
 

@@ -60,7 +60,9 @@ def read_message(text: str) -> dict[str, Any]:
         if name not in fields:
             raise UserError(f"message {message['do']}: unknown key '{name[:40]}'", choose_from(name[:40], fields))
         if not fields[name](value):
-            raise UserError(f"message {message['do']}: {name} is {json.dumps(value)[:60]}", "see the page for what it is")
+            raise UserError(
+                f"message {message['do']}: {name} is {json.dumps(value)[:60]}", "see the page for what it is"
+            )
     return message
 
 

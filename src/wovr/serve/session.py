@@ -148,7 +148,9 @@ class Session:
             if message["do"] == waiting.get("do") == "rewind":
                 self._orders.pop()  # a slider that is dragged: only where it is now counts
             if len(self._orders) >= MOST_ORDERS:
-                raise UserError(f"message {message['do']}: {MOST_ORDERS} others wait already", "wait for the next frame")
+                raise UserError(
+                    f"message {message['do']}: {MOST_ORDERS} others wait already", "wait for the next frame"
+                )
             self._orders.append(message)
         self._changed.set()
 
@@ -241,7 +243,9 @@ class Session:
         if order["do"] == "drive":
             driver = order.get("driver", self._driver)
             if driver != HAND and driver not in self.engine.drivers:
-                raise UserError(f"nobody here is called '{driver[:40]}'", f"there are: hand, {', '.join(self.engine.drivers)}")
+                raise UserError(
+                    f"nobody here is called '{driver[:40]}'", f"there are: hand, {', '.join(self.engine.drivers)}"
+                )
             self._driver, self._again = driver, False
             self._temperature = float(order.get("temperature", self._temperature))
             self._always = order.get("always", self._always)
@@ -314,9 +318,7 @@ class Session:
         self._to_tell.set()
 
     def _say_state(self) -> None:
-        self._say(
-            "state", driver=self._driver, temperature=self._temperature, always=self._always, again=self._again
-        )
+        self._say("state", driver=self._driver, temperature=self._temperature, always=self._always, again=self._again)
 
     def _say(self, say: str, **values: Any) -> None:
         self._words.append(json.dumps({"say": say, **values}))

@@ -42,7 +42,9 @@ class StoredStarts:
         there = sorted({entry.meta.suite for entry in store.entries})
         for suite in suites:
             if suite not in there:
-                raise UserError(f"{', '.join(map(str, folders))}: no episode of suite '{suite}'", choose_from(suite, there))
+                raise UserError(
+                    f"{', '.join(map(str, folders))}: no episode of suite '{suite}'", choose_from(suite, there)
+                )
         found: dict[tuple[str, int], list[int]] = {}
         for index, entry in enumerate(store.entries):
             if not suites or entry.meta.suite in suites:

@@ -68,7 +68,9 @@ def test_what_is_pushed_is_pulled(hub: FakeHub, capsys: pytest.CaptureFixture[st
     assert main(["weights", "pull", REPO, "--out", "theirs"]) == 0
     assert hub.fetched[0] == MANIFEST
     assert "unasked.bin" not in hub.fetched
-    pushed = {p.relative_to("weights/tabletop"): p.read_bytes() for p in Path("weights/tabletop").rglob("*") if p.is_file()}
+    pushed = {
+        p.relative_to("weights/tabletop"): p.read_bytes() for p in Path("weights/tabletop").rglob("*") if p.is_file()
+    }
     pulled = {p.relative_to("theirs"): p.read_bytes() for p in Path("theirs").rglob("*") if p.is_file()}
     del pushed[Path("private.txt")]
     assert pulled == pushed

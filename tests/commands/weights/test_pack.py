@@ -134,7 +134,9 @@ def test_shipped_weights_are_the_last_resort_of_what_only_shows(capsys: pytest.C
     assert main(["weights", "pack", str(write_chain())]) == 0
     place = "runs/bc/checkpoints/last.ckpt"
     finder = Finder(shipped=True, optional=("value", "policy"))
-    found = finder.fill_in({"policy": f"{place},runs/rl/checkpoints/last.ckpt", "value": "runs/value/checkpoints/last.ckpt"})
+    found = finder.fill_in(
+        {"policy": f"{place},runs/rl/checkpoints/last.ckpt", "value": "runs/value/checkpoints/last.ckpt"}
+    )
     assert found == {"policy": "weights/tabletop/policy.ckpt", "value": ""}
     assert f"taking weights/tabletop/policy.ckpt for {place}, shipped" in capsys.readouterr().out
     Path("runs/bc/checkpoints").mkdir(parents=True)

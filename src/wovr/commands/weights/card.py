@@ -67,8 +67,8 @@ def write_card(path: Path, chain: Chain, packed: Sequence[Packed], episodes: Pat
         "|---|---|---|---|",
         *(f"| `{one.file}` | {_word(one.stage)} | {one.parameters:,} | {one.size / 1e6:.1f} |" for one in packed),
         "",
-        f"`episodes/`: {dataset['episodes']} real episodes, {dataset['frames']} frames, to begin from. Sizes and SHA-256 "
-        "of all files: `weights.json`.",
+        f"`episodes/`: {dataset['episodes']} real episodes, {dataset['frames']} frames, to begin from. Sizes and "
+        "SHA-256 of all files: `weights.json`.",
         "",
         "```sh",
         "wovr play",
@@ -128,5 +128,3 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 def _word(text: str) -> str:
     """Somebody's name of a thing, as one cell of a table."""
     return printable(text).replace("|", "/").replace("`", "'")[:80]
-
-

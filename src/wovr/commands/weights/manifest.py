@@ -53,7 +53,9 @@ def read_manifest(path: Path, most_bytes: float) -> dict[str, dict[str, Any]]:
         raise UserError(f"{path}: not a list of weights", "make it with: wovr weights pack")
     for name, file in files.items():
         if _NAME.fullmatch(name) is None:
-            raise UserError(f"{path}: names the file '{name[:80]}', which has no place there", "do not use these weights")
+            raise UserError(
+                f"{path}: names the file '{name[:80]}', which has no place there", "do not use these weights"
+            )
         size, digest = (file.get(key) for key in ("bytes", "sha256")) if isinstance(file, dict) else (None, None)
         sound = type(size) is int and size >= 0 and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
         if not sound:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wovr import __version__
 from wovr.commands.pace.folders import CHAIN_FILE, read_record
-from wovr.commands.places import BASE, POLICY, PLACES, REWARD, SHIPPED, SHIPPED_NAMES, WORLD_MODEL, Chain
+from wovr.commands.places import BASE, PLACES, POLICY, REWARD, SHIPPED, SHIPPED_NAMES, WORLD_MODEL, Chain
 from wovr.commands.weights.card import Packed, write_card
 from wovr.commands.weights.manifest import MANIFEST, write_manifest
 from wovr.errors import UserError, check_least
@@ -70,7 +70,9 @@ def read_stages(folder: Path) -> Chain:
         UserError: The folder is no chain's.
     """
     if not (folder / CHAIN_FILE).is_file():
-        raise UserError(f"{folder}: not the folder of a chain", "give one that wovr pace has filled, as runs/demo/spatial")
+        raise UserError(
+            f"{folder}: not the folder of a chain", "give one that wovr pace has filled, as runs/demo/spatial"
+        )
     done = [path.parent for path in folder.glob("*/DONE") if (path.parent / "stage.json").is_file()]
     done.sort(key=lambda stage: ((stage / "DONE").stat().st_mtime, stage.name))
     stages: dict[str, Sequence[str]] = {}

@@ -158,6 +158,11 @@ function drawNumbers(head) {
   $("apart-number").textContent = apart === undefined ? "–" : `${(100 * apart).toFixed(1)} % of pixels`;
   $("driven").textContent = head.driver ? `driven by ${head.driver === "hand" ? "hand" : head.driver}` : "drag in the picture, or use the keys";
   if (head.action) head.action.forEach((value, index) => drawAxis(index, value));
+  if (!head.control) {
+    // Not the hand's: whoever takes over from here goes on holding what is held.
+    for (const axis of switches) held[axis] = (head.action ?? about.controls.rest)[axis];
+    drawPad();
+  }
 }
 
 function drawAxis(index, value) {
