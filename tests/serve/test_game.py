@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.commands.point_world import POINT
 from tests.envs.point_env import PointEnv
@@ -227,8 +229,6 @@ def test_numbers_beside_a_frame(engine: Engine) -> None:
     value, classifier = engine.value, engine.env.classifier
     assert value is not None
     frames = np.stack([game.beginning.frame, *(game.seen(at).frame for at in range(10))])
-    import torch
-
     clip, task = torch.from_numpy(frames)[None], [("spatial", 0)]
     for judge, name in ((value, "value"), (classifier, "success_probability")):
         expected = judge.probability(clip, task)[0].detach().numpy()[1:]
@@ -276,3 +276,28 @@ def test_without_a_simulator(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="expert needs the simulator"):
             game.decide(EXPERT, 0.0)
         assert film(game).shape == (10, 16, 16, 3)
+
+
+def test_a_simulator_that_dies_ends_no_game(tmp_path: Path) -> None:
+    with engine_of(write_parts(tmp_path)) as engine:
+        game = begin(engine)
+        drive(game, some_actions(3))
+        assert engine.simulator is not None
+        engine.simulator.close()
+        drive(game, some_actions(8, seed=1))
+        assert game.at == 11
+        assert game.seen(11).real is None
+        assert game.seen(0).real is not None
+        note = begin(engine).beginning.note
+        assert "no simulator beside: environment" in note
+
+
+def test_an_environment_without_stored_states_is_left_alone(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine.simulator is not None
+    monkeypatch.setattr(engine.simulator.env, "reset", lambda **_: pytest.fail("it was moved"))
+    start = replace(engine.starts.start("spatial", 0, 0, 0), sim_state=None)
+    found = engine.begin(start, 0)
+    assert found.real is None
+    assert "these episodes hold no states to put it into" in found.note

@@ -67,12 +67,15 @@ class Simulator:
         """A start state: one frame, without success.
 
         Raises:
-            UserError: It does not have that start state, or cannot be put into a state.
+            UserError: It does not have that start state, or cannot be put into a state. One that has none is left
+                alone: a robot must not be moved to find that out.
         """
+        if start.sim_state is None:
+            raise UserError("these episodes hold no states to put it into", "collect them in a simulator that has some")
         self._put(start)
         [state], [proprio] = self.env.sim_states(), self.env.proprios()
         if state is None:
-            raise UserError(f"environment '{self.name}' cannot be put into a state", "play without it: --env ''")
+            raise UserError(f"environment '{self.name}' says nothing of its state", "play without it: --env ''")
         own = np.zeros(0, np.float32) if proprio is None else proprio
         return RealFrames(self.env.observe().image, np.zeros(1, bool), state[None], own[None])
 

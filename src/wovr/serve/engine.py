@@ -177,7 +177,10 @@ class Engine:
         bars = {name: values[0, :count] for name, values in step.info.items()}
         if self.value is not None:
             bars["value"] = self._foresee(self.value, before, frames)
-        real = None if beside is None else beside.result()
+        try:
+            real = None if beside is None else beside.result()
+        except UserError:  # a simulator that died: the game goes on without it
+            real = None
         return Stretch(
             before,
             actions.copy(),

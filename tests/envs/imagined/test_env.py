@@ -326,3 +326,18 @@ def test_bfloat16_keeps_its_state_in_float32() -> None:
     rollouts = env.snapshot().rollouts
     assert rollouts is not None
     assert rollouts.context.latents.dtype == torch.float32
+
+
+def test_a_snapshot_with_other_noise() -> None:
+    env = make_env(2)
+    begin(env, start(4), start(5))
+    env.step_chunk(some_actions(2))
+    before = env.snapshot()
+    first = env.step_chunk(some_actions(2, seed=1)).images
+    env.restore(before.reseeded([77, 78]))
+    other = env.step_chunk(some_actions(2, seed=1)).images
+    assert not np.array_equal(other, first)
+    env.restore(before.reseeded([10, 11]))  # its own
+    np.testing.assert_array_equal(env.step_chunk(some_actions(2, seed=1)).images, first)
+    env.restore(before)
+    np.testing.assert_array_equal(env.step_chunk(some_actions(2, seed=1)).images, first)

@@ -62,8 +62,11 @@ async function showFrame(buffer) {
   const [imagined, real] = await Promise.all(pictures);
   if (number !== newest) return;
   draw($("imagined"), imagined);
-  if (real) draw($("real"), real);
-  if (real) drawApart();
+  $("no-real").hidden = Boolean(real);
+  if (real) {
+    draw($("real"), real);
+    drawApart();
+  } else for (const id of ["real", "apart"]) penOf($(id)).clearRect(0, 0, $(id).width, $(id).height);
   keepNumbers(head);
   drawNumbers(head);
   drawCourse();
@@ -515,12 +518,10 @@ function begun(message) {
   $("instruction").textContent = message.instruction;
   $("instruction").title = `noise of seed ${message.seed}`;
   const hasReal = !message.note && about.simulator;
-  $("no-real").hidden = Boolean(hasReal);
   $("no-real").title = message.note;
   $("save-real").disabled = !hasReal;
   if (message.note && begun.note !== message.note) note(message.note);
   begun.note = message.note;
-  for (const id of ["real", "apart"]) penOf($(id)).clearRect(0, 0, $(id).width, $(id).height);
   held = about.controls.rest.slice();
   $("bars").replaceChildren();
   drawPad();
