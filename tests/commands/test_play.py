@@ -14,7 +14,7 @@ from wovr.cli import main
 from wovr.commands import play as play_module
 from wovr.models.policies.tiny_vla import TinyVLA
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
-from wovr.serve.app import open_port
+from wovr.serve.listening import open_port
 
 
 @pytest.fixture

@@ -23,9 +23,10 @@ from wovr.data.store.reader import EpisodeStore
 from wovr.errors import UserError
 from wovr.serve import session as session_module
 from wovr.serve.access import Access
-from wovr.serve.app import HEADERS, make_app, open_port
+from wovr.serve.app import HEADERS, make_app
 from wovr.serve.engine import Engine
 from wovr.serve.keeping import Keeper
+from wovr.serve.listening import open_port
 
 TOKEN = "a-token-nobody-guesses"
 

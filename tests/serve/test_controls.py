@@ -16,7 +16,9 @@ def statistics(actions: np.ndarray) -> ActionStatistics:
 
 def test_a_dimension_at_its_ends_holds() -> None:
     rng = np.random.default_rng(0)
-    actions = np.stack([rng.uniform(-1, 1, 500), rng.choice([-1.0, 1.0], 500, p=[0.9, 0.1]), 0.3 * rng.normal(size=500)])
+    actions = np.stack(
+        [rng.uniform(-1, 1, 500), rng.choice([-1.0, 1.0], 500, p=[0.9, 0.1]), 0.3 * rng.normal(size=500)]
+    )
     neutral = np.array([0, -1, 0], np.float32)
     controls = describe_controls((), statistics(actions.T.clip(-1, 1)), neutral, "line")
     assert [axis.holds for axis in controls.axes] == [False, True, False]

@@ -13,6 +13,7 @@ from wovr.commands.arguments import call, words
 from wovr.commands.places import BASE, KEYFRAMES, POLICY, REWARD, RL, VALUE, WORLD_MODEL
 from wovr.errors import UserError, check_least
 from wovr.serve.access import Access
+from wovr.serve.listening import open_port
 
 if TYPE_CHECKING:
     from wovr.serve.beside import Simulator
@@ -72,13 +73,12 @@ def play(
     if not 0 <= port <= 65535:
         raise UserError(f"--port is {port}", "give 0 to 65535")
     access = Access(host, token)
-    from wovr.serve.app import make_app, open_port, serve  # the port first: networks take seconds to load
-    from wovr.serve.keeping import Keeper
-
-    listening = open_port(host, port)
+    listening = open_port(host, port)  # first: what follows takes seconds to load
     try:
         from wovr.models.checkpoint import network_fingerprint
         from wovr.models.world_model.model import WorldModel
+        from wovr.serve.app import make_app, serve
+        from wovr.serve.keeping import Keeper
 
         options = {"uncertainty_seeds": uncertainty_seeds, "precision": precision, "compile": compile, "device": device}
         engine = _engine(world_model, reward, data, policy, value, keyframes, suite, env, env_args, options)
@@ -106,9 +106,10 @@ def _engine(
     options: dict[str, Any],
 ) -> Engine:
     """What all tabs share, from checkpoints that fit each other."""
-    from wovr.commands.rl import check_policy
+    from wovr.envs.actors.policy import check_actions
     from wovr.envs.imagined.env import make_imagined_env
-    from wovr.envs.imagined.parts import check_value, load_value
+    from wovr.envs.imagined.parts import check_chunk, check_value, load_value
+    from wovr.models.policies.base import Policy
     from wovr.models.policies.loading import load_policy
     from wovr.serve.controls import describe_controls
     from wovr.serve.engine import Engine
@@ -121,10 +122,11 @@ def _engine(
     place = imagined.imagination.device
     if foresees is not None:
         foresees.to(place)
-    policies = {}
+    policies: dict[str, Policy] = {}
     for checkpoint in words(policy):
         loaded = load_policy(Path(checkpoint))
-        check_policy(loaded, imagined, checkpoint)
+        check_actions(loaded, imagined, checkpoint)
+        check_chunk(loaded, imagined.chunk, checkpoint)
         policies[_name(checkpoint, policies)] = loaded.to(place)
     simulator, note = _simulator(env, env_args, starts)
     axes = () if simulator is None else simulator.action_axes

@@ -37,7 +37,7 @@ from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
 from wovr.envs.imagined.env import ImaginedVectorEnv, make_imagined_env
 from wovr.envs.imagined.open_starts import keep_open_starts
-from wovr.envs.imagined.parts import load_value
+from wovr.envs.imagined.parts import check_chunk, load_value
 from wovr.envs.making import IMAGINED
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
@@ -285,11 +285,8 @@ def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
         UserError: Other actions, or another chunk than a world model's.
     """
     check_actions(policy, env, checkpoint)
-    if isinstance(env, ImaginedVectorEnv) and policy.chunk != env.chunk:
-        raise UserError(
-            f"{checkpoint}: the policy's chunk is {policy.chunk} actions, the world model's {env.chunk}",
-            "use models with chunks of one length",
-        )
+    if isinstance(env, ImaginedVectorEnv):
+        check_chunk(policy, env.chunk, checkpoint)
 
 
 def main(args: list[str]) -> None:

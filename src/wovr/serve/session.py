@@ -293,8 +293,8 @@ class Session:
         self._game = Game(self.engine, beginning, seed)
         self._driver, self._again, self._due = HAND, False, 0.0
         begun = {name: order[name] for name in ("episode", "frame", "keyframe") if name in order}
-        told |= {"instruction": starts.instruction(told["suite"], told["task"]), **begun}
-        self._say("begun", **told)
+        instruction = starts.instruction(told["suite"], told["task"])
+        self._say("begun", **told, **begun, instruction=instruction)
         self._say_state()
         self._say("course", **self._game.course())
         await self._show(self._game)

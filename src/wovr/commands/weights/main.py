@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -92,5 +92,5 @@ def _state(name: str, weights: str) -> str:
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr weights ARGS`."""
-    verbs = {"list": list_weights, "fetch": fetch, "pack": pack, "push": push, "pull": pull}
+    verbs: dict[str, Callable[..., None]] = {"list": list_weights, "fetch": fetch, "pack": pack, "push": push, "pull": pull}
     call(verbs, args, "weights", __doc__, as_positional=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from wovr.envs.imagined.starts import StartPool
 from wovr.errors import UserError, check_least
 from wovr.models.checkpoint import check_image_size
+from wovr.models.policies.base import Policy
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.model import WorldModel
@@ -69,6 +70,24 @@ def check_parts(
         raise UserError(
             f"{names[1]}: was not trained for task {suite}/{index}, which there are start states for",
             "train one on episodes of all tasks, or choose start states of its tasks",
+        )
+
+
+def check_chunk(policy: Policy, chunk: int, checkpoint: str) -> None:
+    """Compare a policy's chunk with that of the world model it is to act in.
+
+    Args:
+        policy: The policy.
+        chunk: Actions that the world model imagines at once.
+        checkpoint: Of the policy, for messages.
+
+    Raises:
+        UserError: They differ.
+    """
+    if policy.chunk != chunk:
+        raise UserError(
+            f"{checkpoint}: the policy's chunk is {policy.chunk} actions, the world model's {chunk}",
+            "use models with chunks of one length",
         )
 
 
