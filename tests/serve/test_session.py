@@ -118,7 +118,7 @@ GARBAGE = [
     ('{"do": "control", "action": [0, 0], "number": -1}', "number is"),
     ('{"do": "rewind", "at": true}', "at is true"),
     ('{"do": "rewind", "at": 100}', "has no frame 100"),
-    ('{"do": "begin", "suite": "../x", "task": 0}', "no episode of task ../x"),
+    ('{"do": "begin", "suite": "../x", "task": 0}', "no start state of task ../x"),
     ('{"do": "begin", "task": 0, "episode": 99}', "no episode 99"),
     ('{"do": "begin", "keyframe": 0}', "no keyframe 0"),
     ('{"do": "save", "what": "/etc/passwd"}', "what is"),

@@ -49,7 +49,7 @@ def test_a_frame_within_an_episode(starts: StoredStarts) -> None:
 
 
 def test_what_there_is_none_of(starts: StoredStarts, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no episode of task spatial 7; there are: spatial 0, spatial 1, spatial 2"):
+    with pytest.raises(UserError, match="no start state of task spatial 7; there are: spatial 0, spatial 1"):
         starts.start("spatial", 7, 0, 0)
     with pytest.raises(UserError, match="has no episode 2; choose 0 to 1"):
         starts.start("spatial", 0, 2, 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wovr.data.keyframes.start_states import TaskPool
 from wovr.data.keyframes.store import load_keyframes
 from wovr.data.store.origin import Origin
 from wovr.data.store.reader import EpisodeStore
@@ -22,7 +23,7 @@ MOST_LISTED = 100
 """Episodes of a task, and keyframes, that are offered; evenly spread over those there are."""
 
 
-class StoredStarts:
+class StoredStarts(TaskPool):
     """The pool of an imagined environment (`wovr.envs.imagined.starts.StartPool`), of which nothing is read beforehand.
 
     Args:
@@ -55,27 +56,6 @@ class StoredStarts:
             for (suite, task), indices in self.episodes.items()
         }
         self.keyframes = [] if keyframes is None else self._load(Path(keyframes))
-
-    @property
-    def tasks(self) -> list[TaskInfo]:
-        """The tasks, by suite and index."""
-        return list(self._infos.values())
-
-    def instruction(self, suite: str, task: int) -> str:
-        """The sentence of a task.
-
-        Raises:
-            UserError: No episode of that task.
-        """
-        return self._info(suite, task).instruction
-
-    def horizon(self, suite: str, task: int) -> int:
-        """Actions of a game.
-
-        Raises:
-            UserError: No episode of that task.
-        """
-        return self._info(suite, task).horizon
 
     def draw(self, count: int, generator: np.random.Generator) -> list[StartState]:
         """First frames of episodes drawn at random."""
@@ -168,12 +148,6 @@ class StoredStarts:
     def _sentence(self, indices: Sequence[int]) -> str:
         said = [self.store.entries[index].meta.instruction for index in indices]
         return max(sorted(set(said)), key=said.count)
-
-    def _info(self, suite: str, task: int) -> TaskInfo:
-        if (suite, task) not in self._infos:
-            known = ", ".join(f"{name} {index}" for name, index in self._infos)
-            raise UserError(f"no episode of task {suite} {task}", f"there are: {known}")
-        return self._infos[suite, task]
 
 
 def _spread(indices: Sequence[int]) -> list[int]:

@@ -92,5 +92,11 @@ def _state(name: str, weights: str) -> str:
 
 def main(args: Sequence[str]) -> None:
     """Run `wovr weights ARGS`."""
-    verbs: dict[str, Callable[..., None]] = {"list": list_weights, "fetch": fetch, "pack": pack, "push": push, "pull": pull}
+    verbs: dict[str, Callable[..., None]] = {
+        "list": list_weights,
+        "fetch": fetch,
+        "pack": pack,
+        "push": push,
+        "pull": pull,
+    }
     call(verbs, args, "weights", __doc__, as_positional=True)

@@ -24,7 +24,40 @@ TaskKey = tuple[str, int]
 """(suite, index)."""
 
 
-class StartStates:
+class TaskPool:
+    """The tasks that start states are of, as an imagined environment asks for them."""
+
+    _infos: dict[TaskKey, TaskInfo]
+
+    @property
+    def tasks(self) -> list[TaskInfo]:
+        """The tasks, by suite and index; `num_init_states` counts the stored first frames."""
+        return list(self._infos.values())
+
+    def instruction(self, suite: str, task: int) -> str:
+        """The sentence most episodes of a task were given.
+
+        Raises:
+            UserError: No episode of that task.
+        """
+        return self._info(suite, task).instruction
+
+    def horizon(self, suite: str, task: int) -> int:
+        """Actions of a rollout that starts at a first frame of a task.
+
+        Raises:
+            UserError: No episode of that task.
+        """
+        return self._info(suite, task).horizon
+
+    def _info(self, suite: str, task: int) -> TaskInfo:
+        if (suite, task) not in self._infos:
+            known = ", ".join(f"{name} {index}" for name, index in self._infos)
+            raise UserError(f"no start state of task {suite} {task}", f"there are: {known}")
+        return self._infos[suite, task]
+
+
+class StartStates(TaskPool):
     """Start states of stored episodes, drawn in balance over their tasks.
 
     Args:
@@ -81,7 +114,7 @@ class StartStates:
         self.origin = Origin.of(store)
         chosen = _choose_episodes(store, suites, tasks)
         self.starts: list[StartState] = []
-        self._infos: dict[TaskKey, TaskInfo] = {}
+        self._infos = {}
         by_task: dict[TaskKey, list[int]] = {}
         for index in chosen:
             meta = store.entries[index].meta
@@ -111,27 +144,6 @@ class StartStates:
         if keyframes is not None:
             self.keyframe_starts = self._load(Path(keyframes), store, horizon)
         self._keyframes_by_task = _group(self.keyframe_starts)
-
-    @property
-    def tasks(self) -> list[TaskInfo]:
-        """The tasks, by suite and index; `num_init_states` counts the stored first frames."""
-        return list(self._infos.values())
-
-    def instruction(self, suite: str, task: int) -> str:
-        """The sentence most episodes of a task were given.
-
-        Raises:
-            UserError: No episode of that task.
-        """
-        return self._info(suite, task).instruction
-
-    def horizon(self, suite: str, task: int) -> int:
-        """Actions of a rollout that starts at a first frame of a task.
-
-        Raises:
-            UserError: No episode of that task.
-        """
-        return self._info(suite, task).horizon
 
     def draw(self, count: int, generator: np.random.Generator) -> list[StartState]:
         """Draw start states, as evenly over the tasks as their number allows.
@@ -167,12 +179,6 @@ class StartStates:
             indices[:] = kept or indices
         by_task = {task: [i for i in indices if keyframes[i]] for task, indices in self._keyframes_by_task.items()}
         self._keyframes_by_task = {task: indices for task, indices in by_task.items() if indices}
-
-    def _info(self, suite: str, task: int) -> TaskInfo:
-        if (suite, task) not in self._infos:
-            known = ", ".join(f"{name} {index}" for name, index in self._infos)
-            raise UserError(f"no start state of task {suite} {task}", f"there are: {known}")
-        return self._infos[suite, task]
 
     def _load(self, folder: Path, store: EpisodeStore, horizon: int | None) -> list[StartState]:
         found = load_keyframes(folder)
