@@ -210,7 +210,8 @@ class Session:
         if self._orders:
             return
         game.advance()
-        self._due = max(due + 1.0 / self.engine.fps, clock())  # what was late is not hurried after
+        # After a frame that was late the next ones come a little sooner, but each can be seen.
+        self._due = max(due + 1.0 / self.engine.fps, clock() + 0.5 / self.engine.fps)
         number = control.number if self._driver == HAND and not self._again else 0
         await self._show(game, number)
         if game.at % self.engine.chunk == 0 or game.over or game.branch is not branch:
