@@ -46,6 +46,7 @@ from wovr.models.checkpoint import data_record, network_fingerprint
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy, policy_fingerprint
 from wovr.models.reward import SuccessClassifier
+from wovr.models.trust.model import Trust
 from wovr.models.world_model.model import WorldModel
 from wovr.tasks.grpo.training import GRPOTraining
 from wovr.types import MAX_FRAMES
@@ -106,6 +107,8 @@ class RlCLI(FitCLI):
             inputs["data"] = starts.fingerprint
         if given.value:
             inputs["value"] = network_fingerprint(Path(given.value), SuccessClassifier)
+        if given.trust:
+            inputs["trust"] = network_fingerprint(Path(given.trust), Trust)
         if self.is_finished(inputs):
             return
         if starts is not None and given.value and given.start_value is not None:
@@ -113,10 +116,11 @@ class RlCLI(FitCLI):
         policy = load_policy(Path(given.policy))
         self.model = GRPOTraining(policy, **self.config_init.model)
         self.model.carried = self._carried()
-        uses = (given.cut_after, given.start_value, self.model.gae_lambda)
-        if (given.value is None) != all(use is None for use in uses):
-            there, missing = ("model.gae_lambda", "--value") if given.value is None else ("--value", "--cut_after")
-            raise UserError(f"{there} without {missing}", "give both, or neither")
+        if given.value is None and self.model.gae_lambda is not None:
+            raise UserError("model.gae_lambda without --value", "give both, or neither")
+        uses = (given.cut_after, given.start_value, given.trust_threshold, self.model.gae_lambda)
+        if given.value is not None and all(use is None for use in uses):
+            raise UserError("--value without --cut_after", "give both, or neither")
         actor = PolicyActor(policy, inputs["policy"], self.model.temperature, self.model.coherence)
         seed = self._seed()
         env: ChunkVectorEnv
@@ -140,7 +144,7 @@ class RlCLI(FitCLI):
         self.placement: list[nn.Module] = []
         if isinstance(env, ImaginedVectorEnv):
             self.placement = [env.imagination.model]
-            judges: tuple[object, ...] = (env.classifier, env.value)
+            judges: tuple[object, ...] = (env.classifier, env.value, env.trust)
             self.placement += [judge for judge in judges if isinstance(judge, nn.Module)]
         self.collector = RolloutCollector(
             env,
@@ -153,6 +157,7 @@ class RlCLI(FitCLI):
             shared_noise=given.shared_noise,
             max_rollouts=given.max_real_episodes,
             real=given.env != IMAGINED,
+            trust_weight=given.trust_weight,
         )
         self.best = self._best(policy, inputs["policy"], env, seed)
         self.trainer = self.instantiate_trainer()
@@ -162,7 +167,8 @@ class RlCLI(FitCLI):
 
     def _foresees(self) -> bool:
         """Whether the value function looks at rollouts, at several frames in a row."""
-        return self.rollouts.cut_after is not None or self.model.gae_lambda is not None
+        uses = (self.rollouts.cut_after, self.rollouts.trust_threshold, self.model.gae_lambda)
+        return any(use is not None for use in uses)
 
     def _carried(self) -> dict[str, Any]:
         """What the policy's checkpoints go on saying of its demonstrations: their suites, the range of their actions.
@@ -240,6 +246,8 @@ class RlCLI(FitCLI):
         options["stop_at_success"] = self.model.mask == "success"  # without masking there must be steps after it
         if given.value and self._foresees():
             options |= {"value": Path(given.value), "cut_after": given.cut_after}
+        if given.trust:
+            options |= {"trust": Path(given.trust), "trust_threshold": given.trust_threshold}
         try:
             env = make_imagined_env(Path(given.world_model), Path(given.reward), starts, given.num_envs, **options)
         except TypeError as error:

@@ -25,6 +25,12 @@ class RolloutOptions:
             (--cut_after), what each chunk changed (model.gae_lambda) and where to start (--start_value); with --data.
         cut_after: Actions after which a rollout is cut and its value takes the place of the rest: as long as
             imagination can be trusted. null for whole rollouts.
+        trust: Checkpoint of a trust (conf/trust.yaml), which says how far each imagined chunk may be believed; for
+            imagined.
+        trust_threshold: Chunks with less trust are taken back, from 0 to 1: the rollout ends before the first of them,
+            with what --value says of the frame there; without --value, or where it is the very first chunk, nothing is
+            known of the rollout and it is left out of its group. null for none.
+        trust_weight: Each rollout counts in its group as much as the least trusted of its chunks.
         data: Comma list of folders of episodes, whose first frames are start states; in a simulator they take the place
             of --init_states.
         keyframes: Folder of keyframes, made by `wovr data keyframes` from the data.
@@ -63,6 +69,9 @@ class RolloutOptions:
     reward: str | None = None
     value: str | None = None
     cut_after: int | None = None
+    trust: str | None = None
+    trust_threshold: float | None = None
+    trust_weight: bool = False
     data: str | None = None
     keyframes: str | None = None
     keyframe_share: float = 0.0
@@ -102,6 +111,12 @@ class RolloutOptions:
             raise UserError("--cut_after without --value", "give both, or neither")
         if self.start_value is not None and self.value is None:
             raise UserError("--start_value without --value", "give both, or neither")
+        uses = [name for name in ("trust_threshold", "trust_weight") if getattr(self, name) not in (None, False)]
+        if (self.trust is None) != (not uses):
+            there, missing = ("trust", "trust_threshold (or --trust_weight true)") if self.trust else (uses[0], "trust")
+            raise UserError(f"--{there} without --{missing}", "give both, or neither")
+        if self.trust_threshold is not None and not 0 <= self.trust_threshold <= 1:
+            raise UserError(f"--trust_threshold is {self.trust_threshold}", "give a number from 0 to 1")
         if self.env == IMAGINED:
             for name in ("world_model", "reward", "data"):
                 if not getattr(self, name):
@@ -109,7 +124,7 @@ class RolloutOptions:
             if self.max_real_episodes is not None:
                 raise UserError("--max_real_episodes with --env imagined", "leave it out, or name a simulator")
             return
-        for name in ("world_model", "reward", "horizon"):
+        for name in ("world_model", "reward", "horizon", "trust"):
             if getattr(self, name):
                 raise UserError(f"--{name} with --env {self.env}", "leave it out, or use --env imagined")
         for name in ("value", "keyframes", "keyframe_share"):

@@ -100,9 +100,12 @@ class Trajectory:
         tokens: (C, K, A) int64, 0 after the end.
         log_probs: (C, K, A) float32, log-probability of each token when it was drawn, 0 after the end.
         success: (C * K,) bool, the predicate on the frame each action produced, False after the end.
-        length: Actions executed, in [1, C * K].
+        length: Actions executed, in [1, C * K]; 0 and C = 0 where the very first chunk was taken back.
         value: Probability that the rollout would have succeeded where it was cut before its horizon, else 0.
         foreseen: (C - 1,) float32, what a value function said at the end of each chunk but the last, or None.
+        trust: Least trust of its chunks, in [0, 1]; None where none was measured.
+        taken_back: The environment did not stand by the chunk after its last one, see `Rollout`.
+        weight: How much it counts in its group, in [0, 1].
     """
 
     start: StartState
@@ -114,10 +117,17 @@ class Trajectory:
     length: int
     value: float = 0.0
     foreseen: np.ndarray | None = None
+    trust: float | None = None
+    taken_back: bool = False
+    weight: float = 1.0
 
     @classmethod
-    def of(cls, rollout: Rollout, chunk: int) -> Trajectory:
-        """Keep what is needed of a rollout whose policy acted every `chunk` steps."""
+    def of(cls, rollout: Rollout, chunk: int, weighed: bool = False) -> Trajectory:
+        """Keep what is needed of a rollout whose policy acted every `chunk` steps; `weighed`: it counts as trusted.
+
+        One that was taken back counts for what a value function says of its last frame; without one, or without any
+        chunk, nothing is known of it and it does not count.
+        """
         length = len(rollout.actions)
         chunks = -(-length // chunk)
 
@@ -126,16 +136,23 @@ class Trajectory:
             return np.concatenate([values, np.zeros((chunks * chunk - length, *values.shape[1:]), values.dtype)])
 
         tokens, log_probs = (padded(rollout.info[name]) for name in ("tokens", "log_probs"))
+        trust = float(rollout.info["trust"].min()) if length and "trust" in rollout.info else None
+        known = length > 0 and ("value" in rollout.info or not rollout.taken_back)
         return cls(
             start=rollout.start,
             instruction=rollout.instruction,
             images=rollout.frames[:length:chunk].copy(),  # a copy: the other frames need not be kept
-            tokens=tokens.reshape(chunks, chunk, -1),  # (C, K, A)
-            log_probs=log_probs.reshape(chunks, chunk, -1),  # (C, K, A)
+            tokens=tokens.reshape(chunks, chunk, tokens.shape[-1]),  # (C, K, A)
+            log_probs=log_probs.reshape(chunks, chunk, log_probs.shape[-1]),  # (C, K, A)
             success=padded(rollout.success[1:]),
             length=length,
-            value=float(rollout.info["value"][-1]) if "value" in rollout.info else 0.0,
-            foreseen=rollout.info["value"][chunk - 1 : length - 1 : chunk].copy() if "value" in rollout.info else None,
+            value=float(rollout.info["value"][-1]) if length and "value" in rollout.info else 0.0,
+            foreseen=rollout.info["value"][chunk - 1 : max(0, length - 1) : chunk].copy()
+            if "value" in rollout.info
+            else None,
+            trust=trust,
+            taken_back=rollout.taken_back,
+            weight=float(known) * (trust if weighed and trust is not None else 1.0),
         )
 
     @property
@@ -194,6 +211,7 @@ class RolloutCollector:
         max_rollouts: Rollouts of the whole run; the last update has fewer groups where need be, and there may be fewer
             than `updates`. A multiple of `group_size`; None for no limit.
         real: See RolloutBatch.
+        trust_weight: Rollouts count as much as they are trusted, see `Trajectory.of`.
         on_steps: Told the number of steps simulated after every chunk.
 
     Raises:
@@ -213,6 +231,7 @@ class RolloutCollector:
         shared_noise: bool = False,
         max_rollouts: int | None = None,
         real: bool = True,
+        trust_weight: bool = False,
         on_steps: Callable[[int], None] | None = None,
     ) -> None:
         for name, value, least in (("groups", groups, 1), ("group_size", group_size, 2), ("updates", updates, 1)):
@@ -224,6 +243,7 @@ class RolloutCollector:
         self.env, self.actor, self.source = env, actor, source
         self.groups, self.group_size, self.seed = groups, group_size, seed
         self.shared_noise, self.real, self.on_steps = shared_noise, real, on_steps
+        self.trust_weight = trust_weight
         self.rank, self.ranks = 0, 1
         self._max_groups = None if max_rollouts is None else max_rollouts // group_size
         self.updates = updates if self._max_groups is None else min(updates, -(-self._max_groups // groups))
@@ -271,7 +291,7 @@ class RolloutCollector:
         share = groups // self.ranks
         mine = range(self.rank * share, (self.rank + 1) * share)
         found = {
-            rollout.number: Trajectory.of(rollout, self.actor.chunk)
+            rollout.number: Trajectory.of(rollout, self.actor.chunk, self.trust_weight)
             for rollout in roll_out(self.env, self.actor, self._plan(update, starts, mine), self.seed, self.on_steps)
         }
         return RolloutBatch(

@@ -56,6 +56,8 @@ class Rollout:
         sim_state: (T, S) float64, or None where states are not recorded or not to be had.
         info: Further arrays (T - 1, ...), those of ChunkStep.info: what the environment and the actor add.
         proprio: (T, P) float32, what the robot knew of itself, or None like `sim_state`.
+        taken_back: The environment did not stand by what it showed after the last frame (a chunk of imagination that is
+            not trusted), so nothing is known of how it ended; T may be 1.
     """
 
     number: int
@@ -67,6 +69,7 @@ class Rollout:
     sim_state: np.ndarray | None
     info: dict[str, np.ndarray] = field(default_factory=dict)
     proprio: np.ndarray | None = None
+    taken_back: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -173,10 +176,12 @@ class _Row:
         self.states = None if first.sim_state is None else [first.sim_state[None]]
         self.proprio = None if first.proprio is None else [first.proprio[None]]
         self.info: dict[str, list[np.ndarray]] = {}
+        self.taken_back = False
 
     def append(self, chunk: ChunkStep, index: int) -> None:
         """Take over the valid steps of a chunk. Copies, so that one long episode does not keep every row's pictures."""
         count = int(chunk.valid[index].sum())
+        self.taken_back = count == 0  # it was running, and not one step of the chunk stands
         self.frames.append(chunk.images[index, :count].copy())
         self.actions.append(chunk.actions[index, :count].copy())
         self.success.append(chunk.success[index, :count].copy())
@@ -199,4 +204,5 @@ class _Row:
             sim_state=None if self.states is None else np.concatenate(self.states),
             proprio=None if self.proprio is None else np.concatenate(self.proprio),
             info={name: np.concatenate(values) for name, values in self.info.items()},
+            taken_back=self.taken_back,
         )

@@ -6,6 +6,7 @@ precision without anything called successful, a recall without any success) it i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_auroc,
     binary_average_precision,
     binary_calibration_error,
     binary_precision,
@@ -105,6 +107,21 @@ class CalibrationBin:
     frames: int
     probability: float | None
     frequency: float | None
+
+
+def area_under_roc(score: Tensor, target: Tensor) -> float:
+    """Area under the receiver operating characteristic: the chance that a target has the higher score, ties a half.
+
+    Args:
+        score: (M,) float.
+        target: (M,) bool.
+
+    Returns:
+        In [0, 1]; NaN where one class only is there, or a score is.
+    """
+    if score.isnan().any() or target.all() or not target.any():
+        return math.nan
+    return float(binary_auroc(score, target.long()))
 
 
 def pooled(episodes: Sequence[JudgedEpisode]) -> tuple[Tensor, Tensor]:

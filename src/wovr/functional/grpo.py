@@ -88,30 +88,46 @@ def returns(reward: Tensor, mask: Tensor, discount: float) -> Tensor:
     return (reward.float() * mask * discount**steps).sum(dim=1)
 
 
-def group_advantages(group_returns: Tensor, scale: str = "none") -> GroupAdvantages:
+def group_advantages(group_returns: Tensor, scale: str = "none", weight: Tensor | None = None) -> GroupAdvantages:
     """Returns minus the mean of their group (Eq. 10).
+
+    With weights w the mean is sum(w R) / sum(w) and an advantage w times what it would be, so that a group's advantages
+    still add up to nothing.
 
     Args:
         group_returns: (groups, G) float, G at least 2.
         scale: `none` as in Eq. 10; `std` divides by the group's standard deviation, as the authors' code does; by
             STD_FLOOR at least.
+        weight: (groups, G) float >= 0, how much each rollout counts; 0 for one that says nothing. None for 1.
 
     Raises:
         ValueError: Another scale, or groups of one.
     """
     if group_returns.shape[1] < 2:
         raise ValueError("a group needs at least 2 rollouts")
-    without_signal = (group_returns == group_returns[:, :1]).all(dim=1)
-    advantage = group_returns - group_returns.mean(dim=1, keepdim=True)
-    if scale == "std":
-        advantage = advantage / group_returns.std(dim=1, keepdim=True).clamp(min=STD_FLOOR)
-    elif scale != "none":
+    if scale not in ("none", "std"):
         raise ValueError(f"advantage scale is '{scale}', none or std is needed")
+    if weight is None:
+        without_signal = (group_returns == group_returns[:, :1]).all(dim=1)
+        advantage = group_returns - group_returns.mean(dim=1, keepdim=True)
+        spread = group_returns.std(dim=1, keepdim=True) if scale == "std" else None
+    else:
+        counts = weight > 0
+        total = weight.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+        lowest = group_returns.masked_fill(~counts, torch.inf).amin(dim=1)
+        without_signal = lowest >= group_returns.masked_fill(~counts, -torch.inf).amax(dim=1)  # none that counts, too
+        advantage = group_returns - (weight * group_returns).sum(dim=1, keepdim=True) / total
+        number = counts.sum(dim=1, keepdim=True)
+        variance = (weight * advantage**2).sum(dim=1, keepdim=True) / total * number / (number - 1).clamp(min=1)
+        spread = variance.sqrt() if scale == "std" else None
+        advantage = weight * advantage
+    if spread is not None:
+        advantage = advantage / spread.clamp(min=STD_FLOOR)
     # Rounding of the mean must not turn equal returns into a signal.
     return GroupAdvantages(advantage.masked_fill(without_signal[:, None], 0.0), without_signal)
 
 
-def chunk_advantages(worth: Tensor, group_size: int, gae_lambda: float) -> Tensor:
+def chunk_advantages(worth: Tensor, group_size: int, gae_lambda: float, weight: Tensor | None = None) -> Tensor:
     """Generalised advantage estimation from chunk to chunk (Schulman et al. 2016, without discount of its own).
 
     With w_c what a rollout is worth after chunk c (a value function's foresight, the return from its end on), and the
@@ -125,6 +141,7 @@ def chunk_advantages(worth: Tensor, group_size: int, gae_lambda: float) -> Tenso
         worth: (N, C) float, group after group.
         group_size: Rollouts of a group, G.
         gae_lambda: In [0, 1]; 1 trusts returns, 0 the value function.
+        weight: (N,) float >= 0, how much each rollout counts, see `group_advantages`; None for 1.
 
     Returns:
         (N, C) float.
@@ -135,8 +152,10 @@ def chunk_advantages(worth: Tensor, group_size: int, gae_lambda: float) -> Tenso
         ahead = change[:, chunk] + gae_lambda * ahead
         found.append(ahead)
     advantage = torch.stack(found[::-1], dim=1)
-    first = group_advantages(advantage[:, 0].unflatten(0, (-1, group_size))).advantage.flatten()
-    return torch.cat([first[:, None], advantage[:, 1:]], dim=1)
+    of_groups = None if weight is None else weight.unflatten(0, (-1, group_size))
+    first = group_advantages(advantage[:, 0].unflatten(0, (-1, group_size)), weight=of_groups).advantage.flatten()
+    later = advantage[:, 1:] if weight is None else weight[:, None] * advantage[:, 1:]
+    return torch.cat([first[:, None], later], dim=1)
 
 
 def step_weights(mask: Tensor, count: float | Tensor, length_normalised: bool = True) -> Tensor:

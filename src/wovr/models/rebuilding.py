@@ -32,6 +32,8 @@ NETWORKS = frozenset(
         "wovr.models.robot.conditioning.RobotConditioning",
         "wovr.models.robot.model.RobotModel",
         "wovr.models.probes.state_probe.StateProbe",
+        "wovr.models.trust.critic.ChunkCritic",
+        "wovr.models.trust.model.Trust",
         "wovr.models.world_model.conditioning.Conditioning",
         "wovr.models.world_model.model.WorldModel",
     }

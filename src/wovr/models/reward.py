@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wovr.errors import UserError
 from wovr.models.checkpoint import Network, load_network
+from wovr.models.film import ConditionedBlock, Film
 
 _GRID = 4
 """Places, each way, that the last map is pooled to. Cameras stand still: where something is matters."""
@@ -85,12 +86,12 @@ class SuccessClassifier(Network):
         for before, after in pairwise(channels):
             for index in range(blocks):
                 start, stride = (before, 2) if index == 0 else (after, 1)
-                self.stages.append(_ConditionedBlock(start, after, stride, embedding))
+                self.stages.append(ConditionedBlock(start, after, stride, embedding))
         self.embedding = nn.Embedding(max_tasks, embedding)
         self.norm = nn.GroupNorm(8, channels[-1])
         self.pool = nn.AdaptiveAvgPool2d(_GRID)
         self.hidden = nn.Linear(channels[-1] * _GRID**2, width)
-        self.film = _Film(embedding, width)
+        self.film = Film(embedding, width)
         self.head = nn.Linear(width, 1)
         self.to(memory_format=torch.channels_last)
         self.add_tasks(tasks)
@@ -231,44 +232,6 @@ def load_classifier(checkpoint: Path, judges: Literal["frame", "outcome"] = "fra
         there, wanted = (outcome, frame) if judges == "frame" else (frame, outcome)
         raise UserError(f"{checkpoint}: holds {there}", f"give {wanted}")
     return found
-
-
-class _Film(nn.Module):
-    """Scale and shift of every channel, linear in a task's embedding; neutral at the start."""
-
-    def __init__(self, embedding: int, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(embedding, 2 * channels)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        """(B, C, ...) and (B, embedding) -> (B, C, ...)."""
-        numbers = self.linear(task).view(len(task), -1, *(1,) * (x.ndim - 2))
-        scale, shift = numbers.chunk(2, dim=1)
-        return x * (1 + scale) + shift
-
-
-class _ConditionedBlock(nn.Module):
-    """A residual block: norm, SiLU, convolution, twice, the second norm scaled and shifted by the task."""
-
-    def __init__(self, before: int, after: int, stride: int, embedding: int) -> None:
-        super().__init__()
-        self.first_norm = nn.GroupNorm(8, before)
-        self.first = nn.Conv2d(before, after, 3, stride=stride, padding=1)
-        self.second_norm = nn.GroupNorm(8, after)
-        self.film = _Film(embedding, after)
-        self.second = nn.Conv2d(after, after, 3, padding=1)
-        self.skip = nn.Identity() if stride == 1 else nn.Conv2d(before, after, 1)
-        self.stride = stride
-
-    def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        """(B, before, H, W) and (B, embedding) -> (B, after, H / stride, W / stride)."""
-        y = self.first(nn.functional.silu(self.first_norm(x)))
-        y = self.second(nn.functional.silu(self.film(self.second_norm(y), task)))
-        if self.stride > 1:  # the mean of what is skipped, and not one pixel of it
-            x = nn.functional.avg_pool2d(x, self.stride, ceil_mode=True)
-        return self.skip(x) + y
 
 
 def _listed(tasks: Sequence[Task]) -> str:

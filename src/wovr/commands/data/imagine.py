@@ -6,7 +6,6 @@ real frames shows), and so does not take a world model's kindness for success.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from wovr.commands.collect import INPUTS_FILE, summary
 from wovr.data.store.dataset import check_trained_range, read_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
+from wovr.data.training.replay import unique_keys
 from wovr.errors import UserError, check_least
 from wovr.functional.windows import window_index
 from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of
@@ -97,7 +97,7 @@ def imagine_episodes(
     run.start()
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
-    keys = _unique_keys([entry.key for entry in store.entries])
+    keys = unique_keys([entry.key for entry in store.entries])
     for index, first in enumerate(range(0, count, batch_size)):
         members = chosen[first : first + batch_size]
         if index not in there:
@@ -118,16 +118,6 @@ def imagine_episodes(
     dataset = finish_dataset(out, imagine=inputs, **({} if convert is None else {"convert": convert}))
     run.finish(episodes=dataset["episodes"])
     return summary(dataset)
-
-
-def _unique_keys(keys: Sequence[str]) -> list[str]:
-    """The keys of several data sets as those of one: KEY, then KEY-2 of the next one that has it too, ..."""
-    seen: Counter[str] = Counter()
-    found = []
-    for key in keys:
-        seen[key] += 1
-        found.append(key if seen[key] == 1 else f"{key}-{seen[key]}")
-    return found
 
 
 def imagine_frames(

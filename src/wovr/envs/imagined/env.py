@@ -19,10 +19,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
 from wovr.envs.base import ChunkVectorEnv, image_observation_space
-from wovr.envs.imagined.parts import Judge, check_parts, check_value, load_parts, load_value
+from wovr.envs.imagined.parts import Judge, check_parts, check_trust, check_value, load_parts, load_value
 from wovr.envs.imagined.starts import StartPool, prepare_starts
 from wovr.errors import UserError, check_least
 from wovr.functional.success import consecutive_success
+from wovr.models.trust.chunk import SeenChunk
+from wovr.models.trust.loading import load_trust
+from wovr.models.trust.model import Trust
 from wovr.models.world_model.model import WorldModel
 from wovr.models.world_model.rollout import Imagination, ImaginationState
 from wovr.types import ChunkStep, Observation, StartState
@@ -83,12 +86,14 @@ class ImaginedChunk:
         clip: (R, window - 1 + K, H, W, 3) uint8, the frames before it and its own.
         probability: (R, K) float32.
         spread: (R, K) float32, its standard deviation over several noises; None where that is not asked for.
+        trust: (R,) float32; None where nobody says.
         after: The rollouts.
     """
 
     clip: Tensor
     probability: np.ndarray
     spread: np.ndarray | None
+    trust: np.ndarray | None
     after: ImaginationState
 
 
@@ -109,6 +114,10 @@ class ImaginedVectorEnv(ChunkVectorEnv):
     that the rollout is going to succeed, 0 where it has ended by success or by its horizon. Rollouts are cut
     (`truncated`) after `cut_after` actions, before imagination has gone astray.
 
+    With a trust `info` holds the `trust` (N, K) of the chunk that a frame is part of, 0 where a step is not valid: how
+    far it may be believed, in [0, 1]. A chunk below `trust_threshold` is taken back: not one of its steps is `valid`,
+    no success in it counts, and the rollout has ended with the frame before it.
+
     Args:
         world_model: Imagines; moved to the device.
         classifier: Judges; moved along if it is a module.
@@ -124,6 +133,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         stop_at_success: Whether success ends an episode (an ablation of GRPO imagines on, to the horizon).
         value: The value function; moved along if it is a module.
         cut_after: Actions after which every rollout is cut; needs `value`. None for no cut.
+        trust: Says how far each chunk may be believed; moved along.
+        trust_threshold: Least trust of a chunk that is not taken back, in [0, 1]; needs `trust`. None for any.
 
     Attributes:
         imagined_frames: Frames imagined since it was made, those for `uncertainty` included.
@@ -148,22 +159,26 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         stop_at_success: bool = True,
         value: Judge | None = None,
         cut_after: int | None = None,
+        trust: Trust | None = None,
+        trust_threshold: float | None = None,
     ) -> None:
         checks = (("num_envs", num_envs, 1), ("uncertainty_seeds", uncertainty_seeds, 0), ("batch_size", batch_size, 0))
         for label, given, least in checks:
             check_least(label, given, least)
         check_parts(world_model, classifier, starts)
         check_value(value, cut_after, classifier)
+        check_trust(trust, trust_threshold, world_model)
         place = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             world_model.to(place if device == "auto" else device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device '{device}' cannot be used: {error}", "use cpu, cuda or auto") from error
-        judges: tuple[object, ...] = (classifier, value)
+        judges: tuple[object, ...] = (classifier, value, trust)
         for judge in judges:
             if isinstance(judge, nn.Module):
                 judge.to(world_model.neutral.device).eval()
         self.value, self.cut_after = value, cut_after
+        self.trust, self.trust_threshold = trust, trust_threshold
         self.imagination = Imagination(world_model, sigmas, precision, compile)
         self.classifier, self.starts, self.num_envs = classifier, starts, num_envs
         self.uncertainty_seeds = uncertainty_seeds
@@ -278,6 +293,9 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         valid = np.concatenate([np.ones((len(rows), 1), bool), ~over[:, :-1]], axis=1)
         last = valid.sum(axis=1, keepdims=True) - 1
         images = chunk.clip[:, -self.chunk :].cpu().numpy()[each, taken + np.minimum(steps, last)]
+        if chunk.trust is not None and self.trust_threshold is not None:
+            doubted = chunk.trust < self.trust_threshold
+            over[doubted], valid[doubted], images[doubted] = True, False, state.images[rows[doubted], None]
         step.images[rows], step.actions[rows], step.valid[rows] = images, actions[rows], valid
         step.success[rows] = success & valid
         step.terminated[rows] = success & valid & self.stop_at_success
@@ -285,6 +303,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         step.info["success_probability"][rows] = probability * valid
         if chunk.spread is not None:
             step.info["uncertainty"][rows] = chunk.spread[each, taken + steps] * valid
+        if chunk.trust is not None:
+            step.info["trust"][rows] = chunk.trust[:, None] * valid
         if self.value is not None:
             self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0], over[:, -1])
         state.images[rows] = images[:, -1]
@@ -300,6 +320,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         leading = actions.shape[:2]
         names = ["success_probability"] + ["uncertainty"] * (self.uncertainty_seeds > 0)
         names += [] if self.value is None else ["value"]
+        names += [] if self.trust is None else ["trust"]
         return ChunkStep(
             images=np.repeat(self._state.images[:, None], leading[1], axis=1),
             success=np.zeros(leading, bool),
@@ -323,7 +344,21 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
             found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
-        return ImaginedChunk(clip, found[0], spread, after)
+        trust = None if self.trust is None else self._believe(self.trust, rollouts, actions, frames, found[0])
+        return ImaginedChunk(clip, found[0], spread, trust, after)
+
+    @torch.no_grad()
+    def _believe(
+        self, trust: Trust, rollouts: ImaginationState, actions: np.ndarray, frames: Tensor, probability: np.ndarray
+    ) -> np.ndarray:
+        """The trust of a chunk of R rollouts, from where it began, its actions, frames and judgements: (R,) float32."""
+        context = rollouts.context
+        told, judged = (torch.from_numpy(values).to(frames.device) for values in (actions, probability))
+        seen = SeenChunk(context.reference, context.memory[:, -1], frames, told, judged)
+        found = trust(seen).float().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UserError("the trust of a chunk is not finite", "check the weights of --trust; train it again")
+        return found
 
     def _foresee(
         self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray, over: np.ndarray
@@ -435,9 +470,16 @@ class ImaginedVectorEnv(ChunkVectorEnv):
 
 
 def make_imagined_env(
-    world_model: Path, reward: Path, starts: StartPool, num_envs: int, *, value: Path | None = None, **options: Any
+    world_model: Path,
+    reward: Path,
+    starts: StartPool,
+    num_envs: int,
+    *,
+    value: Path | None = None,
+    trust: Path | None = None,
+    **options: Any,
 ) -> ImaginedVectorEnv:
-    """The environment of two checkpoints, or three.
+    """The environment of two checkpoints, or up to four.
 
     Args:
         world_model: Checkpoint of a world model.
@@ -445,10 +487,14 @@ def make_imagined_env(
         starts: Where rollouts begin.
         num_envs: Rows, N.
         value: Checkpoint of a value function.
+        trust: Checkpoint of a trust.
         options: Keyword arguments of ImaginedVectorEnv.
 
     Raises:
         UserError: A checkpoint that cannot be loaded, or parts that do not fit each other.
     """
-    foresees = None if value is None else load_value(value, starts)
-    return ImaginedVectorEnv(*load_parts(world_model, reward, starts), starts, num_envs, value=foresees, **options)
+    parts: dict[str, Any] = {
+        "value": None if value is None else load_value(value, starts),
+        "trust": None if trust is None else load_trust(trust, starts.image_size),
+    }
+    return ImaginedVectorEnv(*load_parts(world_model, reward, starts), starts, num_envs, **parts, **options)

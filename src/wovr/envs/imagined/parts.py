@@ -13,6 +13,7 @@ from wovr.errors import UserError, check_least
 from wovr.models.checkpoint import check_image_size
 from wovr.models.policies.base import Policy
 from wovr.models.reward import SuccessClassifier, load_classifier
+from wovr.models.trust.model import Trust
 from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.model import WorldModel
 
@@ -115,6 +116,29 @@ def check_value(value: Judge | None, cut_after: int | None, classifier: Judge) -
             f"the value function was not trained for task {suite}/{index}, the success classifier was",
             "train both on the same episodes",
         )
+
+
+def check_trust(trust: Trust | None, threshold: float | None, world_model: WorldModel) -> None:
+    """Check that a threshold has a trust, and that this one was made for the world model's chunks.
+
+    Raises:
+        UserError: A threshold without a trust, or out of its range; other actions, or chunks of another length.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"trust_threshold is {threshold}", "give a number from 0 to 1")
+    if trust is None:
+        if threshold is not None:
+            raise UserError("a trust_threshold without a trust", "give both, or neither")
+        return
+    for what, own, other in (
+        ("actions of {} dimensions", trust.action_dim, world_model.action_dim),
+        ("chunks of {} actions", trust.chunk, world_model.chunk),
+    ):
+        if own != other:
+            raise UserError(
+                f"the trust was learned on {what.format(own)}, the world model has {what.format(other)}",
+                "fit one on episodes that this world model imagined: wovr fit --config conf/trust.yaml",
+            )
 
 
 def load_value(value: Path, starts: StartPool) -> SuccessClassifier:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc
 
+from wovr.functional.classification import area_under_roc
 from wovr.metrics.rollouts import as_one
 
 
@@ -104,17 +104,10 @@ class Hallucination(Metric):
             precision=_share(both, both + only_imagined),
             recall=_share(both, both + only_real),
             agreement=_share(both + neither, len(imagined)),
-            confidence_auroc=_auroc(1 - as_one(self.confidence)[imagined], false),
-            spread_auroc=_auroc(as_one(self.spread)[imagined], false),
+            confidence_auroc=area_under_roc(1 - as_one(self.confidence)[imagined], false),
+            spread_auroc=area_under_roc(as_one(self.spread)[imagined], false),
         )
 
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _auroc(score: Tensor, target: Tensor) -> float:
-    """Area under the curve of (n,) scores for (n,) bool targets; NaN where there is one class only, or no score."""
-    if score.isnan().any() or target.all() or not target.any():
-        return math.nan
-    return float(binary_auroc(score, target.long()))

@@ -181,7 +181,13 @@ class GRPOTraining(TrainingModule):
         self._report(batch, totals, sums, norms, time.monotonic() - began)
 
     def prepare(self, batch: RolloutBatch) -> Update:
-        """Advantages and masks of an update's rollouts."""
+        """Advantages and masks of an update's rollouts.
+
+        A rollout that does not count (`Trajectory.weight` 0) is left out of its group's mean, and has no step in Eq. 11.
+
+        Raises:
+            UserError: None counts.
+        """
         trajectories, size = batch.trajectories, batch.group_size
         length = torch.tensor([trajectory.length for trajectory in trajectories])
         success = torch.zeros(len(trajectories), max(len(trajectory.success) for trajectory in trajectories)).bool()
@@ -192,25 +198,41 @@ class GRPOTraining(TrainingModule):
         outcome = torch.tensor([trajectory.outcome for trajectory in trajectories])
         # Of rollouts that were cut: R + discount^T V(o_T).
         gained += self.reward_coefficient * self.discount**length * outcome.masked_fill(success.any(dim=1), 0.0)
-        groups = group_advantages(gained.unflatten(0, (-1, size)), self.advantage_scale)
+        weight = torch.tensor([trajectory.weight for trajectory in trajectories])  # (N,)
+        counts = weight > 0
+        if not counts.any():
+            raise UserError(
+                f"update {batch.update}: not one of {len(trajectories)} rollouts has a chunk that is trusted",
+                "lower --trust_threshold",
+            )
+        weighed = None if bool((weight == 1).all()) else weight
+        groups = group_advantages(
+            gained.unflatten(0, (-1, size)),
+            self.advantage_scale,
+            None if weighed is None else weighed.unflatten(0, (-1, size)),
+        )
         chunk = self.policy.chunk
         advantage = groups.advantage.flatten()[:, None].expand(-1, success.shape[1] // chunk)  # (N, C)
         without_signal = groups.without_signal
         if self.gae_lambda is not None:
             worth = worth_after_chunks(trajectories, success, gained, chunk, self.reward_coefficient, self.discount)
-            advantage = chunk_advantages(worth, size, self.gae_lambda)
+            advantage = chunk_advantages(worth, size, self.gae_lambda, weighed)
             without_signal = (advantage == 0).all(dim=1).unflatten(0, (-1, size)).all(dim=1)
-        rate = outcome.unflatten(0, (-1, size)).mean(dim=1)  # (groups,)
+        known = counts.unflatten(0, (-1, size)).sum(dim=1)  # (groups,)
+        rate = outcome.unflatten(0, (-1, size)).sum(dim=1) / known.clamp(min=1)  # (groups,), outcome 0 where not known
         low, high = self.success_filter or (0.0, 1.0)
         kept = (rate >= low) & (rate <= high)
         # With a KL or entropy term, rollouts without an advantage have a gradient too.
         used = kept & (~without_signal | bool(self.kl_coefficient or self.entropy_coefficient))
         mask = valid if self.mask == "success" else executed_steps(length, success.shape[1])
-        mask = mask & kept.repeat_interleave(size)[:, None]
+        learned = kept.repeat_interleave(size) & counts  # (N,)
+        mask = mask & learned[:, None]
         mask[:, self.first_steps :] &= self.first_steps is None
-        keyframe = torch.tensor([one.from_keyframe for one in trajectories])
+        keyframe = torch.tensor([one.from_keyframe for one in trajectories]) & counts
+        trusts = [one.trust for one in trajectories if one.trust is not None]
         totals: Sums = {
             "rollouts": len(trajectories),
+            "known": int(counts.sum()),
             "successes": float(outcome.sum()),
             "keyframe_rollouts": int(keyframe.sum()),
             "keyframe_successes": float(outcome[keyframe].sum()),
@@ -219,11 +241,14 @@ class GRPOTraining(TrainingModule):
             "groups_filtered": int((~kept).sum()),
             "valid_steps": int(valid.sum()),
             "executed_steps": int(length.sum()),
-            "kept": int(kept.sum()) * size,
+            "kept": int(learned.sum()),
             "kept_steps": int(mask.sum()),
-            "used": int(used.sum()) * size,
+            "used": int((used.repeat_interleave(size) & counts).sum()),
+            "taken_back": sum(one.taken_back for one in trajectories),
+            "trusted": len(trusts),
+            "trust": sum(trusts),
         }
-        positions = np.flatnonzero(used.repeat_interleave(size).numpy())
+        positions = np.flatnonzero((used.repeat_interleave(size) & counts).numpy())
         return Update(trajectories, advantage, mask, positions, totals)
 
     def loss(self, samples: ChunkSamples) -> tuple[Tensor, dict[str, Tensor]]:
@@ -289,7 +314,8 @@ class GRPOTraining(TrainingModule):
             if weight[row, first : first + chunk].any()
         ]
         if not places:
-            places, weight = [(0, 0)], torch.zeros_like(weight)
+            some = next(row for row, trajectory in enumerate(update.trajectories) if trajectory.length)
+            places, weight = [(some, 0)], torch.zeros_like(weight)
         for begin in range(0, len(places), self.micro_batch):
             part = places[begin : begin + self.micro_batch]
             picked = [(update.trajectories[row], first // chunk) for row, first in part]
@@ -373,10 +399,10 @@ class GRPOTraining(TrainingModule):
         """Log the update; `metrics` keeps it for callbacks."""
         world = "real" if batch.real else "imagined"
         weight = max(sums["weight"], 1e-12)
-        starts = totals["rollouts"] - totals["keyframe_rollouts"]
+        starts = totals["known"] - totals["keyframe_rollouts"]
         metrics = {
             "rollouts": float(batch.rollouts_so_far),
-            f"success_rate_{world}": totals["successes"] / totals["rollouts"],
+            f"success_rate_{world}": totals["successes"] / totals["known"],
             "groups_without_signal": totals["groups_without_signal"] / totals["groups"],
             "valid_length": totals["valid_steps"] / totals["rollouts"],
             "rollout_frames": totals["executed_steps"],
@@ -384,6 +410,9 @@ class GRPOTraining(TrainingModule):
         if totals["keyframe_rollouts"] and starts:
             metrics[f"success_rate_{world}_from_keyframes"] = totals["keyframe_successes"] / totals["keyframe_rollouts"]
             metrics[f"success_rate_{world}_from_start"] = (totals["successes"] - totals["keyframe_successes"]) / starts
+        if totals["trusted"]:
+            metrics["trust"] = totals["trust"] / totals["trusted"]
+            metrics["rollouts_taken_back"] = totals["taken_back"] / totals["rollouts"]
         if self.success_filter is not None:
             metrics["groups_filtered"] = totals["groups_filtered"] / totals["groups"]
         watched = ["approx_kl", "clip_fraction", "entropy"] + ["kl_reference"] * bool(self._reference)
