@@ -1,4 +1,4 @@
-"""A critic of chunks: how far imagination has gone astray, read off the frames before and after a chunk and its actions.
+"""A critic of chunks: how far imagination has gone astray, read off a chunk's actions and the frames around it.
 
 It learns on replay: real episodes are imagined again, so what the same actions really led to is known.
 """
