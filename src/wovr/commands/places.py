@@ -98,8 +98,9 @@ def _episodes(words: Words, *actors: str) -> bool:
 
 
 DEMOS, BASE, KEYFRAMES, HELD_OUT = "data/demos", "data/base", "data/keyframes", "data/held_out"
-POLICY, ROBOT, WORLD_MODEL, REWARD, VALUE, RL, IDM, STATE_PROBE = (
-    f"runs/{name}/{LAST}" for name in ("bc", "robot", "wm", "reward", "value", "rl", "idm", "state_probe")
+WHOLE = "data/imagined_whole"
+POLICY, ROBOT, WORLD_MODEL, REWARD, VALUE, TRUST, RL, IDM, STATE_PROBE = (
+    f"runs/{name}/{LAST}" for name in ("bc", "robot", "wm", "reward", "value", "trust", "rl", "idm", "state_probe")
 )
 
 PLACES: dict[str, Place] = {
@@ -116,6 +117,13 @@ PLACES: dict[str, Place] = {
         _run("wm", BASE, ROBOT),
         _run("reward", BASE),
         _run("value", BASE),
+        Place(
+            WHOLE,
+            f"wovr data imagine {BASE} --episodes 600 --out {WHOLE}",
+            lambda words: list(words[:2]) == ["data", "imagine"] and _option(words, "restart") in (None, "0"),
+            (BASE, WORLD_MODEL),
+        ),
+        _run("trust", BASE, WHOLE, REWARD),
         Place(
             KEYFRAMES, f"wovr data keyframes {BASE}", lambda words: list(words[:2]) == ["data", "keyframes"], (BASE,)
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -76,4 +77,37 @@ def bootstrap_interval(
     sums, units = parts[chosen].sum(axis=1), counts[chosen].sum(axis=1)
     means = sums[units > 0] / units[units > 0]
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def bootstrap_statistic(
+    count: int,
+    statistic: Callable[[np.ndarray], float],
+    confidence: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile bootstrap interval (Efron 1979) of any statistic of units that are drawn anew, with replacement.
+
+    Args:
+        count: Units, N.
+        statistic: From (N,) int64 indices of units, some of them several times, to a number; NaN where a draw has none.
+        confidence: In (0, 1).
+        resamples: Draws.
+        seed: Of the draws: the same arguments give the same interval.
+
+    Returns:
+        The interval; None where no draw has a number.
+
+    Raises:
+        ValueError: No unit, or a confidence out of its range.
+    """
+    if count < 1 or not 0 < confidence < 1:
+        raise ValueError(f"{count} units, confidence {confidence}: some, and a number between 0 and 1, are needed")
+    random = np.random.default_rng(seed)
+    values = np.array([statistic(random.integers(count, size=count)) for _ in range(resamples)], np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))

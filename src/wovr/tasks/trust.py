@@ -1,4 +1,4 @@
-"""Trust: a critic of chunks fitted to replay, and how its word and other signals add up, calibrated on held-out replay."""
+"""Trust: a critic of chunks fitted to replay; how its word and other signals add up, calibrated on held-out replay."""
 
 from __future__ import annotations
 
@@ -145,11 +145,11 @@ class TrustTraining(TrainingModule):
         """Fit how the signals of held-out chunks add up."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         chunks, network = data.held_out(), self.network.eval()
+        for classifier in self._classifier:
+            classifier.to(self.device)
         if network.reading is not None:
-            on_real = [
-                network.reading.measure(b.real.to(self.device), b.actions.to(self.device)) for b in _batches(chunks)
-            ]
-            network.reading.set_unit(torch.cat(on_real))
+            real = ((batch.real.to(self.device), batch.actions.to(self.device)) for batch in _batches(chunks))
+            network.reading.set_unit(torch.cat([network.reading.measure(*pair) for pair in real]))
         signals, right = [], []
         for batch in _batches(chunks):
             signals.append(network.read(self._seen(batch)).cpu())

@@ -8,7 +8,6 @@ success.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from wovr.commands.arguments import numbers, words
-from wovr.commands.evaluate.imagined_and_real import PairReport, check_replay, imagine_and_replay
+from wovr.commands.evaluate.imagined_and_real import PairReport, Replaying, replayed_pairs
 from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, REWARD, RL, WORLD_MODEL
 from wovr.commands.terminal import table_console
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.keyframes.store import LIST_FILE
 from wovr.envs.actors.names import make_actor, policy_name
-from wovr.envs.futures import future_simulators
 from wovr.envs.imagined.env import make_imagined_env
-from wovr.envs.progress import ActingProgress
-from wovr.envs.workers.vector import count_workers
 from wovr.errors import check_least
 from wovr.models.checkpoint import network_fingerprint
 from wovr.models.reward import SuccessClassifier
@@ -146,15 +142,10 @@ def evaluate_hallucination(
         )
         actor = make_actor(policy, imagined, temperature, device)
         starts = pool.draw(episodes * len(pool.tasks), np.random.default_rng(seed))
-        rows = min(num_envs, len(starts))
-        with closing(future_simulators(env, env_args or {}, rows, count_workers(workers))) as simulators:
-            check_replay(pool, simulators, starts)
-            results.begin()
-            report = PairReport(out, pool.tasks, videos, pool.fps)
-            with ActingProgress("imagine and replay", len(starts)) as progress:
-                for pair in imagine_and_replay(imagined, actor, simulators, starts, seed, grace, progress):
-                    report.add(pair)
-        print(f"{len(starts)} rollouts, {progress.seconds:.1f} s, {imagined.imagined_frames:,} frames imagined")
+        report = PairReport(out, pool.tasks, videos, pool.fps)
+        replaying = Replaying(env, env_args or {}, workers, grace, seed)
+        for pair in replayed_pairs(imagined, actor, starts, replaying, results.begin):
+            report.add(pair)
         notes = pool.origin.differences(env, env_args or {})
         results.keep({NAME: report.values() | {"notes": notes}})
     table_console().print(hallucination_table(results.of(NAME)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ import torch
 from wovr.commands.evaluate.quality_report import write_side_by_side
 from wovr.data.pictures import file_name
 from wovr.envs.actors.base import Actor
-from wovr.envs.futures import Future, PlayedFuture, play_futures
+from wovr.envs.futures import Future, PlayedFuture, future_simulators, play_futures
 from wovr.envs.imagined.env import ImaginedVectorEnv
 from wovr.envs.imagined.starts import StartPool
 from wovr.envs.progress import ActingProgress
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
-from wovr.envs.workers.vector import WorkerVectorEnv
+from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError
 from wovr.functional.intervals import wilson_interval
 from wovr.metrics.behaviour.hallucination import Hallucination
@@ -109,6 +110,50 @@ def check_replay(pool: StartPool, simulators: WorkerVectorEnv, starts: Sequence[
             f"the simulator takes actions of {simulators.action_dim} dimensions, the episodes' have {pool.action_dim}",
             "give the environment that the episodes come from with --env",
         )
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """How imagined rollouts are replayed.
+
+    Attributes:
+        env: Environment to replay in.
+        env_args: Arguments of its class.
+        workers: Simulator processes; 0 for one a processor core.
+        grace: Frames that reality goes on after an imagined success.
+        seed: Of all sampling.
+    """
+
+    env: str
+    env_args: Mapping[str, Any]
+    workers: int
+    grace: int
+    seed: int
+
+
+def replayed_pairs(
+    env: ImaginedVectorEnv, actor: Actor, starts: Sequence[StartState], replaying: Replaying, begin: Callable[[], None]
+) -> Iterator[Pair]:
+    """`imagine_and_replay` in simulators made for it, with progress, and a line about it at the end.
+
+    Args:
+        env: Where to imagine.
+        actor: Who acts.
+        starts: Where rollouts begin.
+        replaying: Where and how to replay.
+        begin: Called when everything that can be refused has been looked at.
+
+    Raises:
+        UserError: See `check_replay` and `imagine_and_replay`.
+    """
+    rows = min(env.num_envs, len(starts))
+    workers = count_workers(replaying.workers)
+    with closing(future_simulators(replaying.env, replaying.env_args, rows, workers)) as simulators:
+        check_replay(env.starts, simulators, starts)
+        begin()
+        with ActingProgress("imagine and replay", len(starts)) as progress:
+            yield from imagine_and_replay(env, actor, simulators, starts, replaying.seed, replaying.grace, progress)
+    print(f"{len(starts)} rollouts, {progress.seconds:.1f} s, {env.imagined_frames:,} frames imagined")
 
 
 def imagine_and_replay(

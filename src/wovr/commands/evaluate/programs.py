@@ -74,6 +74,12 @@ PROGRAMS = (
         {"hallucination": ("--world_model", "--reward")},
     ),
     Program(
+        "trust",
+        "wovr.commands.evaluate.trust:evaluate_trust",
+        "how well a trust tells what imagination gets wrong",
+        {"trust": ("--trust", "--world_model", "--reward")},
+    ),
+    Program(
         "advantage",
         "wovr.commands.evaluate.advantage.audit:evaluate_advantage",
         "what RL takes for advantage",

@@ -87,6 +87,7 @@ class ImaginedChunk:
         probability: (R, K) float32.
         spread: (R, K) float32, its standard deviation over several noises; None where that is not asked for.
         trust: (R,) float32; None where nobody says.
+        distrust: (R, S) float32, the signals behind it; None likewise.
         after: The rollouts.
     """
 
@@ -94,6 +95,7 @@ class ImaginedChunk:
     probability: np.ndarray
     spread: np.ndarray | None
     trust: np.ndarray | None
+    distrust: np.ndarray | None
     after: ImaginationState
 
 
@@ -114,9 +116,10 @@ class ImaginedVectorEnv(ChunkVectorEnv):
     that the rollout is going to succeed, 0 where it has ended by success or by its horizon. Rollouts are cut
     (`truncated`) after `cut_after` actions, before imagination has gone astray.
 
-    With a trust `info` holds the `trust` (N, K) of the chunk that a frame is part of, 0 where a step is not valid: how
-    far it may be believed, in [0, 1]. A chunk below `trust_threshold` is taken back: not one of its steps is `valid`,
-    no success in it counts, and the rollout has ended with the frame before it.
+    With a trust `info` holds the `trust` (N, K) of the chunk that a frame is part of: how far it may be believed, in
+    [0, 1]; and the signals behind it, `distrust` (N, K, S); 0 where a step is not valid. A chunk below
+    `trust_threshold` is taken back: not one of its steps is `valid`, no success in it counts, and the rollout has ended
+    with the frame before it.
 
     Args:
         world_model: Imagines; moved to the device.
@@ -303,8 +306,9 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         step.info["success_probability"][rows] = probability * valid
         if chunk.spread is not None:
             step.info["uncertainty"][rows] = chunk.spread[each, taken + steps] * valid
-        if chunk.trust is not None:
+        if chunk.trust is not None and chunk.distrust is not None:
             step.info["trust"][rows] = chunk.trust[:, None] * valid
+            step.info["distrust"][rows] = chunk.distrust[:, None] * valid[..., None]
         if self.value is not None:
             self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0], over[:, -1])
         state.images[rows] = images[:, -1]
@@ -320,7 +324,10 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         leading = actions.shape[:2]
         names = ["success_probability"] + ["uncertainty"] * (self.uncertainty_seeds > 0)
         names += [] if self.value is None else ["value"]
-        names += [] if self.trust is None else ["trust"]
+        info = {name: np.zeros(leading, np.float32) for name in names}
+        if self.trust is not None:
+            info |= {"trust": np.zeros(leading, np.float32)}
+            info |= {"distrust": np.zeros((*leading, len(self.trust.names)), np.float32)}
         return ChunkStep(
             images=np.repeat(self._state.images[:, None], leading[1], axis=1),
             success=np.zeros(leading, bool),
@@ -328,7 +335,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             truncated=np.zeros(leading, bool),
             valid=np.zeros(leading, bool),
             actions=np.zeros_like(actions),
-            info={name: np.zeros(leading, np.float32) for name in names},
+            info=info,
         )
 
     def _imagine(self, rollouts: ImaginationState, actions: np.ndarray) -> ImaginedChunk:
@@ -344,21 +351,29 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
             found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
-        trust = None if self.trust is None else self._believe(self.trust, rollouts, actions, frames, found[0])
-        return ImaginedChunk(clip, found[0], spread, trust, after)
+        believed = (None, None) if self.trust is None else self._believe(rollouts, actions, frames, found[0])
+        return ImaginedChunk(clip, found[0], spread, *believed, after)
 
     @torch.no_grad()
     def _believe(
-        self, trust: Trust, rollouts: ImaginationState, actions: np.ndarray, frames: Tensor, probability: np.ndarray
-    ) -> np.ndarray:
-        """The trust of a chunk of R rollouts, from where it began, its actions, frames and judgements: (R,) float32."""
+        self, rollouts: ImaginationState, actions: np.ndarray, frames: Tensor, probability: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Trust of a chunk of R rollouts, and the signals behind it: (R,) and (R, S) float32.
+
+        Args:
+            rollouts: As they were when the chunk began.
+            actions: (R, K, A).
+            frames: (R, K, H, W, 3) uint8.
+            probability: (R, K), of success.
+        """
+        assert self.trust is not None
         context = rollouts.context
         told, judged = (torch.from_numpy(values).to(frames.device) for values in (actions, probability))
-        seen = SeenChunk(context.reference, context.memory[:, -1], frames, told, judged)
-        found = trust(seen).float().cpu().numpy()
-        if not np.isfinite(found).all():
-            raise UserError("the trust of a chunk is not finite", "check the weights of --trust; train it again")
-        return found
+        signals = self.trust.read(SeenChunk(context.reference, context.memory[:, -1], frames, told, judged))
+        trust = self.trust.trust(signals).cpu().numpy()
+        if not np.isfinite(trust).all():
+            raise UserError("the trust of a chunk is not finite", "check the weights of the trust; train it again")
+        return trust, signals.cpu().numpy()
 
     def _foresee(
         self, value: Judge, step: ChunkStep, rows: np.ndarray, clip: Tensor, last: np.ndarray, over: np.ndarray

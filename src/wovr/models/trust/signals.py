@@ -1,4 +1,4 @@
-"""Signals of distrust: each reads a few numbers off a chunk, and the larger one is, the less the chunk is to be believed.
+"""Signals of distrust: each reads a few numbers off a chunk; the larger one is, the less the chunk is to be believed.
 
 Each is one small class behind one protocol; `wovr.models.trust.model.Trust` adds them up.
 """

@@ -183,7 +183,7 @@ class GRPOTraining(TrainingModule):
     def prepare(self, batch: RolloutBatch) -> Update:
         """Advantages and masks of an update's rollouts.
 
-        A rollout that does not count (`Trajectory.weight` 0) is left out of its group's mean, and has no step in Eq. 11.
+        A rollout that does not count (`Trajectory.weight` 0) is left out of its group's mean and has no step in Eq. 11.
 
         Raises:
             UserError: None counts.
