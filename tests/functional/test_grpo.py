@@ -215,3 +215,35 @@ def test_of_one_chunk_the_advantage_is_the_groups() -> None:
     expected = group_advantages(gained.view(2, 3)).advantage.flatten()
     assert torch.equal(chunk_advantages(gained[:, None], 3, 0.7)[:, 0], expected)
     assert not chunk_advantages(gained[:, None], 3, 0.7)[3:].any()
+
+
+@pytest.mark.parametrize("scale", ["none", "std"])
+def test_weights_of_nothing_leave_a_rollout_out_of_its_group(scale: str) -> None:
+    returns_ = torch.tensor([[1.0, 0.0, 0.3, 9.0], [0.2, 7.0, 0.2, -7.0], [1.0, 2.0, 3.0, 4.0]])
+    weight = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    found = group_advantages(returns_, scale, weight)
+    assert found.without_signal.tolist() == [False, True, True]
+    alone = group_advantages(returns_[:1, :3], scale).advantage[0]
+    torch.testing.assert_close(found.advantage[0], torch.cat([alone, torch.zeros(1)]))
+    assert not found.advantage[1:].any()
+    none = group_advantages(returns_, scale, torch.zeros(3, 4))
+    assert none.without_signal.all()
+    assert not none.advantage.any()
+
+
+def test_a_rollout_counts_as_much_as_its_weight_says() -> None:
+    returns_, weight = torch.tensor([[1.0, 0.0, 0.5]]), torch.tensor([[0.2, 1.0, 0.4]])
+    mean = (0.2 * 1.0 + 0.4 * 0.5) / 1.6
+    expected = [0.2 * (1.0 - mean), 1.0 * (0.0 - mean), 0.4 * (0.5 - mean)]
+    assert group_advantages(returns_, weight=weight).advantage[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert sum(expected) == pytest.approx(0)
+    for scale in ("none", "std"):
+        plain = group_advantages(returns_, scale).advantage
+        torch.testing.assert_close(group_advantages(returns_, scale, torch.ones(1, 3)).advantage, plain)
+    worth = torch.tensor([[0.3, 1.0], [0.1, 0.0], [0.2, 0.5]])
+    found = chunk_advantages(worth, 3, 0.5, weight[0])
+    change = [(0.3, 0.7), (0.1, -0.1), (0.2, 0.3)]
+    first = [a + 0.5 * b for a, b in change]
+    middle = sum(w * f for w, f in zip(weight[0].tolist(), first, strict=True)) / 1.6
+    for row, (w, f, (_, later)) in enumerate(zip(weight[0].tolist(), first, change, strict=True)):
+        assert found[row].tolist() == pytest.approx([w * (f - middle), w * later], abs=1e-6)

@@ -184,8 +184,8 @@ def trust_table(values: Mapping[str, Any]) -> RenderableType:
         bins.add_row(f"{row['low']:.1f} - {row['high']:.1f}", *cells)
     acting = values["acting"]
     lines = [
-        f"{values['rollouts']} rollouts, {values['chunks']:,} chunks, of which {100 * values['wrong_chunks']:.1f} % are "
-        f"wrong (last frame less than {values['right_psnr']:g} dB like the real one)",
+        f"{values['rollouts']} rollouts, {values['chunks']:,} chunks, of which {100 * values['wrong_chunks']:.1f} % "
+        f"are wrong (last frame less than {values['right_psnr']:g} dB like the real one)",
         f"expected calibration error {values['calibration_error']:.3f}",
         f"{values['imagined_successes']} imagined successes, {values['false_successes']} of them false",
     ]
@@ -193,8 +193,8 @@ def trust_table(values: Mapping[str, Any]) -> RenderableType:
         lines.append("no imagined success is true: there is no threshold that keeps some")
     else:
         lines += [
-            f"trusted from {acting['threshold']:.3f} on, which keeps {_percent(acting['kept']['true_successes'])} of true "
-            f"successes and {_percent(acting['kept']['rollouts'])} of all rollouts:",
+            f"trusted from {acting['threshold']:.3f} on, which keeps {_percent(acting['kept']['true_successes'])} of "
+            f"true successes and {_percent(acting['kept']['rollouts'])} of all rollouts:",
             f"of the imagined successes {_interval(acting['false_share'], 100, '.1f')} % are false, without trust "
             f"{_interval(acting['without'], 100, '.1f')} %, difference {_interval(acting['difference'], 100, '.1f')}",
         ]
