@@ -16,6 +16,7 @@ import yaml
 from tests.commands.point_world import write_checkpoint, write_point_dataset
 from tests.commands.test_fit import assert_equal
 from tests.envs.test_rollout import POINT, make_policy, save_policy
+from tests.models.trust.toys import small_trust
 from tests.models.world_model.tiny_world import tiny_world
 from wovr.callbacks.updates import KeepCurve
 from wovr.cli import main
@@ -223,3 +224,62 @@ def test_parts_of_an_imagined_run_must_fit(rl: Rl, capsys: pytest.CaptureFixture
     assert "keyframe_share" in refused(*parts, "--keyframe_share", "0.5")
     shutil.rmtree("data")
     assert "data" in refused(*parts)
+
+
+def test_chunks_that_are_not_trusted_are_taken_back(rl: Rl, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = imagined_parts()
+    trust = small_trust(2, reader=False)
+    write_checkpoint(Path("trust.ckpt"), trust)
+    parts += ["--horizon", "16", "--model.discount", "0.9"]
+    flags = [*parts, "--trust", "trust.ckpt"]
+    assert rl("plain", *parts) == 0
+    assert rl("all", *flags, "--trust_threshold", "0") == 0
+    plain, everything = (json.loads(Path(out, "metrics.json").read_text()) for out in ("plain", "all"))
+    for row, other in zip(plain["curve"], everything["curve"], strict=True):  # nothing is below 0
+        assert other["rollouts_taken_back"] == 0
+        assert 0 < other["trust"] < 1
+        assert all(row[name] == other[name] for name in row if not name.startswith("seconds"))
+    levels = [row["trust"] for row in everything["curve"]]
+    assert rl("some", *flags, "--trust_threshold", str(levels[0])) == 0
+    row = json.loads(Path("some/metrics.json").read_text())["curve"][0]
+    assert 0 < row["rollouts_taken_back"] < 1
+    assert row["trust"] > levels[0]
+    assert rl("weighed", *flags, "--trust_weight", "true") == 0
+    weighed = json.loads(Path("weighed/metrics.json").read_text())["curve"]
+    assert weighed[0]["trust"] == everything["curve"][0]["trust"]
+    assert weighed[0]["loss"] != everything["curve"][0]["loss"]
+    capsys.readouterr()
+    trust.bias.fill_(1.0)
+    write_checkpoint(Path("trust.ckpt"), trust)
+    assert rl("all", *flags, "--trust_threshold", "0") == 2
+    assert "holds a finished result of other inputs: data.trust was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--trust", "t.ckpt"), "--trust without --trust_threshold (or --trust_weight true); give both, or neither"),
+        (("--trust_threshold", "0.5"), "--trust_threshold without --trust; give both, or neither"),
+        (("--trust_weight", "true"), "--trust_weight without --trust; give both, or neither"),
+        (("--trust", "t.ckpt", "--trust_threshold", "1.2"), "--trust_threshold is 1.2; give a number from 0 to 1"),
+        (
+            ("--trust", "t.ckpt", "--trust_threshold", "1"),
+            "not one of 16 rollouts has a chunk that is trusted",
+        ),
+        (("--trust", "o.ckpt", "--trust_threshold", "0.5"), "learned on actions of 3 dimensions, the world model has"),
+        (("--trust", "reward.ckpt", "--trust_threshold", "0.5"), "reward.ckpt: holds reward, not a trust"),
+    ],
+)
+def test_trust_that_cannot_act_is_a_line(
+    rl: Rl, flags: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = imagined_parts()
+    for name, dims in (("t", 2), ("o", 3)):
+        write_checkpoint(Path(f"{name}.ckpt"), small_trust(dims, reader=False))
+    assert rl("out", *parts, "--horizon", "16", *flags) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_simulator_needs_no_trust(rl: Rl, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rl("out", *REAL, "--trust", "t.ckpt", "--trust_threshold", "0.5") == 2
+    assert f"--trust with --env {POINT}; leave it out, or use --env imagined" in capsys.readouterr().err

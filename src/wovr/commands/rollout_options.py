@@ -111,7 +111,8 @@ class RolloutOptions:
             raise UserError("--cut_after without --value", "give both, or neither")
         if self.start_value is not None and self.value is None:
             raise UserError("--start_value without --value", "give both, or neither")
-        uses = [name for name in ("trust_threshold", "trust_weight") if getattr(self, name) not in (None, False)]
+        acts = {"trust_threshold": self.trust_threshold is not None, "trust_weight": self.trust_weight}
+        uses = [name for name, does in acts.items() if does]
         if (self.trust is None) != (not uses):
             there, missing = ("trust", "trust_threshold (or --trust_weight true)") if self.trust else (uses[0], "trust")
             raise UserError(f"--{there} without --{missing}", "give both, or neither")

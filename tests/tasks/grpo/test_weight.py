@@ -100,7 +100,5 @@ def test_it_trains_on_what_is_left_and_says_so() -> None:
 def test_where_nothing_is_left_it_is_said() -> None:
     batch = group()
     batch.trajectories = [nothing(one) for one in batch.trajectories]
-    with pytest.raises(
-        UserError, match="update 0: not one of 4 rollouts has a chunk that is trusted"
-    ):
+    with pytest.raises(UserError, match="update 0: not one of 4 rollouts has a chunk that is trusted"):
         GRPOTraining(small_policy()).prepare(batch)
