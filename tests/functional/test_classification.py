@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from wovr.functional.classification import (
     JudgedEpisode,
+    area_under_roc,
     best_threshold,
     calibration_table,
     pooled,
@@ -94,3 +97,14 @@ def test_the_curve_falls_from_the_best_precision_to_the_share_of_positives() -> 
     assert curve == sorted(curve, reverse=True)
     assert curve[75] == pytest.approx(0.75), "3 of 4 from .75 on"
     assert curve[100] == pytest.approx(4 / 11), "4 of the 11 from .2 on"
+
+
+def test_the_area_under_the_roc_is_the_share_of_pairs_in_order() -> None:
+    random = np.random.default_rng(0)
+    score, target = random.integers(0, 6, 80) / 5, random.random(80) < 0.3
+    pairs = [(a > b) + 0.5 * (a == b) for a in score[target] for b in score[~target]]
+    found = area_under_roc(torch.from_numpy(score).float(), torch.from_numpy(target))
+    assert found == pytest.approx(np.mean(pairs), abs=1e-6)
+    for bad in (torch.ones(80, dtype=torch.bool), torch.zeros(80, dtype=torch.bool)):
+        assert math.isnan(area_under_roc(torch.rand(80), bad))
+    assert math.isnan(area_under_roc(torch.full((80,), torch.nan), torch.from_numpy(target)))

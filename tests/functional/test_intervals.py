@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from wovr.functional.intervals import bootstrap_interval, wilson_interval
+from wovr.functional.intervals import bootstrap_interval, bootstrap_statistic, wilson_interval
 
 
 @pytest.mark.parametrize("trials", [1, 2, 10, 50, 997])
@@ -62,3 +62,23 @@ def test_a_bootstrap_equals_scipys() -> None:
 def test_a_bootstrap_of_nothing(parts: list[float], counts: list[float], confidence: float) -> None:
     with pytest.raises(ValueError, match=r"units|confidence"):
         bootstrap_interval(np.array(parts), np.array(counts), confidence)
+
+
+def test_the_interval_of_a_mean_is_the_usual_one() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    found = bootstrap_statistic(400, lambda rows: float(values[rows].mean()))
+    assert found is not None
+    half = 1.96 * values.std(ddof=1) / 20
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05)
+    assert bootstrap_statistic(400, lambda rows: float(values[rows].mean())) == found
+    assert bootstrap_statistic(400, lambda rows: float(values[rows].mean()), seed=1) != found
+
+
+def test_draws_without_a_number_are_left_out() -> None:
+    flags = np.array([1.0, np.nan])
+    found = bootstrap_statistic(2, lambda rows: float(flags[rows].sum()))  # only draws of the first unit have one
+    assert (found.low, found.high) == (2.0, 2.0) if found else False
+    assert bootstrap_statistic(2, lambda rows: float("nan")) is None
+    for count, confidence in ((0, 0.95), (3, 1.0)):
+        with pytest.raises(ValueError, match="are needed"):
+            bootstrap_statistic(count, lambda rows: 0.0, confidence)

@@ -64,7 +64,7 @@ class TrustTraining(TrainingModule):
         critic: ChunkCritic,
         inverse_dynamics: InverseDynamics | None = None,
         reward: str | None = None,
-        right_psnr: float = 22.0,
+        right_psnr: float = 20.0,
         shift: int = 2,
         lr: float = 2e-3,
         weight_decay: float = 0.05,

@@ -44,7 +44,7 @@ class Trust(Network):
         critic: ChunkCritic,
         inverse_dynamics: InverseDynamics | None = None,
         judgement: bool = True,
-        right_psnr: float = 22.0,
+        right_psnr: float = 20.0,
     ) -> None:
         super().__init__()
         if not right_psnr > 0:
