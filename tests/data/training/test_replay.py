@@ -116,7 +116,7 @@ def test_a_restart_within_a_chunk_is_refused(restart: int | None, line: str, tmp
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     real, imagined = write_replays(tmp_path / "three", 2)
     write_replays(tmp_path / "two", 2, action_dim=2)
-    with pytest.raises(UserError, match=r"actions of 2 dimensions, those of .* are actions of 3 dimensions"):
+    with pytest.raises(UserError, match=r"actions of 2 dimensions, those of .* are 3"):
         ReplayData(str(real), str(tmp_path / "two/imagined"), chunk=CHUNK).setup("fit")
     other = truth(0)
     other.actions = -other.actions

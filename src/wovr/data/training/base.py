@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningDataModule
 
-from wovr.data.store.dataset import read_dataset
+from wovr.data.store.dataset import check_same_range, read_dataset
 from wovr.data.store.entry import EpisodeEntry, demonstration_of
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.training.loader import BatchSource, ResumableLoader, SampleOrder
@@ -214,6 +214,30 @@ class EpisodeData(LightningDataModule):
 def whole_of(entry: EpisodeEntry) -> tuple[Path, str]:
     """Folder and key of the demonstration that an episode is a piece of, or is."""
     return entry.shard.parent, demonstration_of(entry)
+
+
+def open_imagined(folders: Sequence[Path], real: EpisodeStore) -> EpisodeStore:
+    """Open what a world model made of episodes.
+
+    Args:
+        folders: Data sets of imagined episodes.
+        real: The episodes.
+
+    Raises:
+        UserError: As EpisodeStore; or pictures of another size, other actions or another range of them.
+    """
+    found = EpisodeStore(*folders)
+    for what, own, other in (
+        ("pictures of {}", found.image_size, real.image_size),
+        ("actions of {} dimensions", found.action_dim, real.action_dim),
+    ):
+        if own != other:
+            raise UserError(
+                f"{folders[0]}: {what.format(own)}, those of {real.folders[0]} are {other}",
+                "imagine those episodes: wovr data imagine",
+            )
+    check_same_range(real.folders[0], real.action_range, folders[0], found.action_range)
+    return found
 
 
 def as_paths(folder: str | list[str]) -> list[Path]:

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wovr.data.store.dataset import check_same_range
 from wovr.data.store.reader import EpisodeStore
-from wovr.data.training.base import EpisodeData, as_paths
+from wovr.data.training.base import EpisodeData, as_paths, open_imagined
 from wovr.data.training.frames import EpisodeFrames, FrameCache
 from wovr.data.training.loader import ResumableLoader
 from wovr.errors import UserError, check_least
@@ -154,22 +153,10 @@ class ReplayData(EpisodeData):
         """The imagined episodes; opened at the first use.
 
         Raises:
-            UserError: As `store`; or pictures of another size, other actions or another range of them.
+            UserError: See `open_imagined`.
         """
         if self._imagined is None:
-            found = EpisodeStore(*self.imagined_folders)
-            for what, own, other in (
-                ("pictures of {}", found.image_size, self.store.image_size),
-                ("actions of {} dimensions", found.action_dim, self.store.action_dim),
-            ):
-                if own != other:
-                    raise UserError(
-                        f"{self.imagined_folders[0]}: {what.format(own)}, those of {self.folders[0]} are "
-                        f"{what.format(other)}",
-                        "imagine those episodes: wovr data imagine",
-                    )
-            check_same_range(self.folders[0], self.store.action_range, self.imagined_folders[0], found.action_range)
-            self._imagined = found
+            self._imagined = open_imagined(self.imagined_folders, self.store)
         return self._imagined
 
     def record(self) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from wovr.data.store.dataset import check_same_range
 from wovr.data.store.entry import EpisodeEntry
 from wovr.data.store.reader import EpisodeStore
-from wovr.data.training.base import EpisodeData, as_paths, whole_of
+from wovr.data.training.base import EpisodeData, as_paths, open_imagined, whole_of
 from wovr.data.training.frames import FrameCache, LateFrames
 from wovr.data.training.loader import ResumableLoader
 from wovr.data.training.reward_windows import (
@@ -113,18 +112,10 @@ class RewardData(EpisodeData):
         """The imagined episodes; opened at the first use.
 
         Raises:
-            UserError: As `store`; or their pictures are of another size, or their actions of another range.
+            UserError: See `open_imagined`.
         """
         if self._imagined is None and self.imagined_folders:
-            found = EpisodeStore(*self.imagined_folders)
-            if found.image_size != self.store.image_size:
-                raise UserError(
-                    f"{self.imagined_folders[0]}: pictures of {found.image_size}, those of {self.folders[0]} are"
-                    f" {self.store.image_size}",
-                    "imagine episodes of that size",
-                )
-            check_same_range(self.folders[0], self.store.action_range, self.imagined_folders[0], found.action_range)
-            self._imagined = found
+            self._imagined = open_imagined(self.imagined_folders, self.store)
         return self._imagined
 
     @property
