@@ -104,12 +104,12 @@ class TrustTraining(TrainingModule):
                 raise UserError(f"{self._reward}: {error}") from error
         if stage != "fit":
             return
-        error = torch.cat([torch.zeros(0), *(_error(batch) for batch in _batches(chunks))])
-        right = int((error <= error_of_psnr(network.right_psnr)).sum())
-        if not 0 < right < len(error):
-            median = f", half of them have {psnr_of_error(float(error.median())):.1f} dB or more" if len(error) else ""
+        found = torch.cat([torch.zeros(0), *(_error(batch) for batch in _batches(chunks))])
+        right = int((found <= error_of_psnr(network.right_psnr)).sum())
+        if not 0 < right < len(found):
+            median = f", half of them have {psnr_of_error(float(found.median())):.1f} dB or more" if len(found) else ""
             raise UserError(
-                f"of {len(error)} chunks of held-out episodes {right} are right at right_psnr {network.right_psnr:g}"
+                f"of {len(found)} chunks of held-out episodes {right} are right at right_psnr {network.right_psnr:g}"
                 f"{median}",
                 "set model.init_args.right_psnr so that some are and some are not, and data.val_fraction above 0",
             )
@@ -163,8 +163,13 @@ class TrustTraining(TrainingModule):
             lead = batch.before[:, None].expand(-1, classifier.window - 1, -1, -1, -1)
             judged = torch.cat([lead, batch.frames], dim=1)
             probability = classifier.probability(judged, batch.tasks).to(self.device)
-        parts = (batch.reference, batch.before, batch.frames, batch.actions)
-        return SeenChunk(*(part.to(self.device) for part in parts), probability=probability)
+        return SeenChunk(
+            batch.reference.to(self.device),
+            batch.before.to(self.device),
+            batch.frames.to(self.device),
+            batch.actions.to(self.device),
+            probability,
+        )
 
     def _is_right(self, batch: ReplayBatch) -> Tensor:
         """(B,) bool."""

@@ -103,8 +103,14 @@ class ReplayChunks:
             actions.append(episode.actions[start:stop])
             meta = episode.real.store.entries[episode.real.index].meta
             tasks.append((meta.suite, meta.task))
-        arrays = (torch.from_numpy(np.stack(values)) for values in (reference, before, frames, real, actions))
-        return ReplayBatch(*arrays, tasks=tasks)
+        return ReplayBatch(
+            reference=torch.from_numpy(np.stack(reference)),
+            before=torch.from_numpy(np.stack(before)),
+            frames=torch.from_numpy(np.stack(frames)),
+            real=torch.from_numpy(np.stack(real)),
+            actions=torch.from_numpy(np.stack(actions)),
+            tasks=tasks,
+        )
 
 
 class ReplayData(EpisodeData):
@@ -246,8 +252,8 @@ class ReplayData(EpisodeData):
                 f"{self.chunk}",
                 "imagine the episodes again with --restart 0 or so many chunks",
             )
-        frames = (cache.frames_of(store, at) for store, at in ((self.store, index), (self.imagined, copy)))
-        return ReplayedEpisode(*frames, actions=self.store.actions(index), restart=restart)
+        real, imagined = cache.frames_of(self.store, index), cache.frames_of(self.imagined, copy)
+        return ReplayedEpisode(real, imagined, self.store.actions(index), restart)
 
 
 def unique_keys(keys: Sequence[str]) -> list[str]:

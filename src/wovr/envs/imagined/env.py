@@ -351,14 +351,14 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
             found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
-        believed = (None, None) if self.trust is None else self._believe(rollouts, actions, frames, found[0])
-        return ImaginedChunk(clip, found[0], spread, *believed, after)
+        trust, distrust = self._believe(rollouts, actions, frames, found[0])
+        return ImaginedChunk(clip, found[0], spread, trust, distrust, after)
 
     @torch.no_grad()
     def _believe(
         self, rollouts: ImaginationState, actions: np.ndarray, frames: Tensor, probability: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Trust of a chunk of R rollouts, and the signals behind it: (R,) and (R, S) float32.
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Trust of a chunk of R rollouts, and the signals behind it: (R,) and (R, S) float32; None without a trust.
 
         Args:
             rollouts: As they were when the chunk began.
@@ -366,7 +366,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             frames: (R, K, H, W, 3) uint8.
             probability: (R, K), of success.
         """
-        assert self.trust is not None
+        if self.trust is None:
+            return None, None
         context = rollouts.context
         told, judged = (torch.from_numpy(values).to(frames.device) for values in (actions, probability))
         signals = self.trust.read(SeenChunk(context.reference, context.memory[:, -1], frames, told, judged))
@@ -508,8 +509,7 @@ def make_imagined_env(
     Raises:
         UserError: A checkpoint that cannot be loaded, or parts that do not fit each other.
     """
-    parts: dict[str, Any] = {
-        "value": None if value is None else load_value(value, starts),
-        "trust": None if trust is None else load_trust(trust, starts.image_size),
-    }
-    return ImaginedVectorEnv(*load_parts(world_model, reward, starts), starts, num_envs, **parts, **options)
+    foresees = None if value is None else load_value(value, starts)
+    believes = None if trust is None else load_trust(trust, starts.image_size)
+    imagines, judges = load_parts(world_model, reward, starts)
+    return ImaginedVectorEnv(imagines, judges, starts, num_envs, value=foresees, trust=believes, **options)
