@@ -114,7 +114,7 @@ def test_trainings_take_what_was_made_first_and_measurements_what_was_made_last(
         "runs/state_probe/checkpoints/last.ckpt": "probe_fit",
     }  # fmt: skip
     # Its imagined copies begin anew from real frames, which trust in whole rollouts cannot be learned from.
-    with pytest.raises(UserError, match="make it with: wovr data imagine data/base --episodes 600 --out"):
+    with pytest.raises(UserError, match="make it with: wovr data imagine data/base --out data/imagined_whole"):
         Finder().find("data/imagined_whole")
     last = Finder(last=True)
     assert [last.find(path).split("/")[2] for path in (WORLD_MODEL, RL, HELD_OUT)] == [

@@ -119,7 +119,7 @@ PLACES: dict[str, Place] = {
         _run("value", BASE),
         Place(
             WHOLE,
-            f"wovr data imagine {BASE} --episodes 600 --out {WHOLE}",
+            f"wovr data imagine {BASE} --out {WHOLE}",
             lambda words: list(words[:2]) == ["data", "imagine"] and _option(words, "restart") in (None, "0"),
             (BASE, WORLD_MODEL),
         ),

@@ -92,6 +92,16 @@ def test_of_several_folders_copies_are_told_apart(tmp_path: Path) -> None:
         np.testing.assert_array_equal(chunk.frames[0], chunk.real[0, 1:])
 
 
+def test_an_episode_may_have_several_copies(tmp_path: Path) -> None:
+    real, imagined = write_replays(tmp_path, 2)
+    _, other = write_replays(tmp_path / "again", 2, restart=CHUNK)
+    data = ReplayData(str(real), [str(imagined), str(other)], chunk=CHUNK, val_fraction=0)
+    data.setup("fit")
+    chunks = training_chunks(data)
+    assert [(one.real.index, one.restart) for one in chunks.episodes] == [(0, 0), (0, CHUNK), (1, 0), (1, CHUNK)]
+    assert len(chunks) == 4 * 5
+
+
 def test_a_record_says_what_it_was_made_of(tmp_path: Path) -> None:
     real, _ = write_replays(tmp_path, 3)
     record = replay(tmp_path).record()

@@ -121,8 +121,8 @@ class ReplayData(EpisodeData):
 
     Args:
         folder: Data set of episodes, a folder with a `dataset.json`; or a list of such folders.
-        imagined_folder: Data set of what a world model made of them; or a list of such folders. Episodes that it lacks
-            are left out.
+        imagined_folder: Data set of what a world model made of them; or a list of such folders, which may hold several
+            copies of an episode (other noise, another `restart`). Episodes that they lack are left out.
         batch_size: Chunks a batch (and process).
         chunk: Actions of a chunk, K; the world model's.
         val_fraction: Share of each task's episodes kept for validation, rounded down.
@@ -184,7 +184,7 @@ class ReplayData(EpisodeData):
         train, val = self.split()
         cache = FrameCache(self.cache_mb)
         self._train, self._val = (
-            ReplayChunks([self._replayed(index, copies[index], cache) for index in part if index in copies], self.chunk)
+            ReplayChunks([self._replayed(of, copy, cache) for of in part for copy in copies.get(of, [])], self.chunk)
             for part in (train, val)
         )
         if not len(self._train):
@@ -220,8 +220,8 @@ class ReplayData(EpisodeData):
         assert self._val is not None, "setup() comes first"
         return self._val
 
-    def _copies(self) -> dict[int, int]:
-        """Index of a real episode -> that of its imagined copy.
+    def _copies(self) -> dict[int, list[int]]:
+        """Index of a real episode -> those of its imagined copies.
 
         Raises:
             UserError: A copy of an episode that is not there, or of other actions.
@@ -229,7 +229,7 @@ class ReplayData(EpisodeData):
         entries = self.store.entries
         keys = unique_keys([entry.key for entry in entries])
         places = {(e.meta.suite, e.meta.task, key): i for i, (e, key) in enumerate(zip(entries, keys, strict=True))}
-        copies = {}
+        copies: dict[int, list[int]] = defaultdict(list)
         for index, entry in enumerate(self.imagined.entries):
             place = places.get((entry.meta.suite, entry.meta.task, entry.key))
             if place is None or not np.array_equal(self.imagined.actions(index), self.store.actions(place)):
@@ -238,7 +238,7 @@ class ReplayData(EpisodeData):
                     f"{', '.join(map(str, self.folders))}",
                     "give the folders that it was imagined from, in their order",
                 )
-            copies[place] = index
+            copies[place].append(index)
         return copies
 
     def _replayed(self, index: int, copy: int, cache: FrameCache) -> ReplayedEpisode:
