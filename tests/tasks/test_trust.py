@@ -93,7 +93,7 @@ def test_other_signals_join_in(fit: Fit, tmp_path: Path) -> None:
     assert fit(*more) == 0
     path = tmp_path / "run/checkpoints/last.ckpt"
     trust = load_trust(path, (16, 16))
-    assert trust.names == ["critic", "action_error", "doubt", "flicker"]
+    assert trust.names == ["critic", "action_error", "doubt"]
     assert trust.reading is not None
     assert (trust.reading.unit != 1).all()
     assert (trust.scale != 1).all()

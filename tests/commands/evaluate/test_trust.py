@@ -59,7 +59,7 @@ def test_a_trust_is_measured(folder: Path, tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     values = json.loads((tmp_path / "metrics.json").read_text())["trust"]
     assert values["rollouts"] == 9
-    assert set(values["signals"]) == {"distrust", "critic", "action_error", "doubt", "flicker", "redrawn"}
+    assert set(values["signals"]) == {"distrust", "critic", "action_error", "doubt", "redrawn"}
     assert sum(row["frames"] for row in values["calibration"]) == values["chunks"] >= 9
     assert values["right_psnr"] == 20.0
     assert "area under the ROC" in printed

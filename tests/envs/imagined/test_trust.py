@@ -37,7 +37,7 @@ def test_every_frame_has_the_trust_of_its_chunk() -> None:
         assert ((found > 0) & (found < 1))[step.valid].all()
         assert not found[~step.valid].any()
         assert all(len(np.unique(row[valid])) == 1 for row, valid in zip(found, step.valid, strict=True))
-        assert step.info["distrust"].shape == (2, 8, 4)
+        assert step.info["distrust"].shape == (2, 8, 3)
         again = trust.trust(torch.from_numpy(step.info["distrust"][:, 0])).numpy()
         np.testing.assert_allclose(again, found[:, 0], rtol=1e-5)
     assert env.step_chunk(some_actions(2)).info["trust"].shape == (2, 8)

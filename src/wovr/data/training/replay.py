@@ -145,7 +145,7 @@ class ReplayData(EpisodeData):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed)
+        super().__init__(folder, batch_size, val_fraction, cache_mb, num_workers, seed, stream=False)
         for name, value in (("batch_size", batch_size), ("chunk", chunk)):
             check_least(f"data.{name}", value)
         self.imagined_folders = as_paths(imagined_folder)

@@ -77,13 +77,9 @@ class ActionsReadBack(nn.Module):
 
 
 class Judgement(nn.Module):
-    """How unsure and how unsteady a success classifier is about a chunk.
+    """How unsure a success classifier is about a chunk: how near its highest probability p is to a half, 1 - |2 p - 1|."""
 
-    `doubt` is how near its highest probability p is to a half, 1 - |2 p - 1|; `flicker` how much its probability goes
-    up and down beside what it changes from the first to the last frame.
-    """
-
-    names = ("doubt", "flicker")
+    names = ("doubt",)
 
     def read(self, chunk: SeenChunk) -> Tensor:
         """See Signal.
@@ -93,8 +89,4 @@ class Judgement(nn.Module):
         """
         if chunk.probability is None:
             raise ValueError("no success classifier was asked about this chunk")
-        probability = chunk.probability.float()
-        doubt = 1 - (2 * probability.amax(dim=1) - 1).abs()
-        change = probability.diff(dim=1)
-        flicker = change.abs().sum(dim=1) - change.sum(dim=1).abs()
-        return torch.stack([doubt, flicker], dim=1)
+        return 1 - (2 * chunk.probability.float().amax(dim=1, keepdim=True) - 1).abs()
