@@ -86,7 +86,7 @@ def test_trust_adds_its_signals_up() -> None:
 
 
 def test_calibration_finds_how_often_a_chunk_is_right() -> None:
-    trust = Trust(small_critic())
+    trust = Trust(small_critic(), small_reader())
     random = np.random.default_rng(0)
     signals = random.normal([3.0, 0.5, 0.1], [0.4, 0.2, 0.01], (4000, 3))
     likely = 1 / (1 + np.exp(2 * (signals[:, 0] - 3) / 0.4 + (signals[:, 1] - 0.5) / 0.2 - 1))

@@ -77,7 +77,7 @@ class ActionsReadBack(nn.Module):
 
 
 class Judgement(nn.Module):
-    """How unsure a success classifier is about a chunk: how near its highest probability p is to a half, 1 - |2 p - 1|."""
+    """How unsure a success classifier is about a chunk: how near its highest probability p is to 1/2, 1 - |2 p - 1|."""
 
     names = ("doubt",)
 
