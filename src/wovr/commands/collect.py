@@ -66,7 +66,8 @@ def collect(
         temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
         steps_after_success: Steps an episode goes on after its first successful frame; more than one successful frame
             an episode helps the success classifier.
-        env_args: Arguments of the environment, e.g. --env_args.size 128.
+        env_args: Arguments of the environment, e.g. --env_args.size 128; action_repeat, how often each action is
+            executed, is one of every simulator.
         num_envs: Simulators side by side; part of what decides the bytes.
         workers: Simulator processes; 0 for one a processor core.
         shard_episodes: Episodes a shard; best several times --num_envs, because each shard is run to its end.

@@ -29,7 +29,7 @@ from wovr.commands.fit import FitCLI, run
 from wovr.commands.rollout_options import RolloutOptions
 from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
-from wovr.data.store.dataset import check_trained_range, read_range
+from wovr.data.store.dataset import check_replayed_repeat, check_trained_range, check_trained_repeat, read_range
 from wovr.envs.actors.policy import PolicyActor, check_actions
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.cut_simulators import CutSimulators
@@ -136,6 +136,8 @@ class RlCLI(FitCLI):
             if given.value and starts is not None and self._foresees():
                 env = CutSimulators(simulators, load_value(Path(given.value), starts), given.cut_after)
         if starts is not None:
+            if given.env != IMAGINED:
+                check_replayed_repeat(starts.action_repeat, simulators.action_repeat)
             source = DrawnStarts(starts, self.suite, seed)
         else:
             tasks = choose_tasks(simulators.suites, given.env, self.suite, given.tasks)
@@ -180,7 +182,7 @@ class RlCLI(FitCLI):
         mine = data_record(Path(given.policy))
         if given.world_model and (other := data_record(Path(given.world_model)).get(name)) is not None:
             check_trained_range(Path(given.policy), mine, given.world_model, read_range(other, given.world_model))
-        return {key: mine[key] for key in (name, "suites") if mine.get(key) is not None}
+        return {key: mine[key] for key in (name, "action_repeat", "suites") if mine.get(key) is not None}
 
     def callbacks(self) -> list[Callback]:
         """See FitCLI.callbacks."""
@@ -290,9 +292,11 @@ def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
     """Compare a policy with where it is to act.
 
     Raises:
-        UserError: Other actions, or another chunk than a world model's.
+        UserError: Other actions, actions executed another number of times, or another chunk than a world model's.
     """
     check_actions(policy, env, checkpoint)
+    whose = "the imagined environment" if isinstance(env, ImaginedVectorEnv) else "the environment"
+    check_trained_repeat(Path(checkpoint), data_record(Path(checkpoint)), whose, env.action_repeat)
     if isinstance(env, ImaginedVectorEnv):
         check_chunk(policy, env.chunk, checkpoint)
 

@@ -36,6 +36,10 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
     """What an action of -1 and 1 is in the robot's units; None where actions need no units, as in simulators."""
     action_axes: ClassVar[Sequence[ActionAxis]] = ()
     """What each dimension of an action does, for `wovr play`; empty where the class does not say."""
+    repeatable: ClassVar[bool] = True
+    """Whether `action_repeat` may execute an action several times, see `wovr.envs.action_repeat`."""
+    action_repeat: int = 1
+    """Steps of the simulator an action takes."""
     looks: bool = True
     """False while nobody looks at what `step` observes: a simulator may repeat its last picture, see `picture`."""
     _seen: np.ndarray
@@ -101,6 +105,8 @@ class ChunkVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray], ABC):
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}  # type: ignore[misc]
     fps: float
     action_range: ActionRange | None = None
+    action_repeat: int | None = None
+    """Steps of the simulator an action takes; of an imagined one, that it learned from. None for unknown."""
 
     @property
     def action_dim(self) -> int:

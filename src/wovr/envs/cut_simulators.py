@@ -45,6 +45,7 @@ class CutSimulators(ChunkVectorEnv):
         self.simulators, self.value = simulators, value
         self.cut_after = NEVER if cut_after is None else cut_after
         self.suites, self.fps, self.image_size = simulators.suites, simulators.fps, simulators.image_size
+        self.action_repeat = simulators.action_repeat
         self.num_envs = simulators.num_envs
         self.single_observation_space = simulators.single_observation_space
         self.single_action_space = simulators.single_action_space

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wovr.envs.action_repeat import ARGUMENT, RepeatedActions, check_times
 from wovr.envs.base import SimulatorEnv
 from wovr.envs.simulators.rendering import explain_opengl
 from wovr.errors import UserError, choose_from
@@ -59,15 +60,22 @@ def check_name(name: str) -> None:
 def make_simulator(name: str, arguments: Mapping[str, Any]) -> SimulatorEnv:
     """One simulator of a named class.
 
+    Args:
+        name: Environment.
+        arguments: Of its class; and `action_repeat`, times that each action is executed, for every class.
+
     Raises:
-        UserError: Unknown name, or arguments the class does not take.
+        UserError: Unknown name, arguments the class does not take, or actions that cannot be repeated.
     """
     found = simulator_class(name)
+    times = check_times(name, arguments.get(ARGUMENT, 1))
+    arguments = {label: value for label, value in arguments.items() if label != ARGUMENT}
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:
         raise UserError(f"environment '{name}': {error}", "see the class's arguments for --env_args") from error
-    return found(**arguments)
+    env = found(**arguments)
+    return env if times == 1 else RepeatedActions(env, times)
 
 
 def select_tasks(name: str, suite: str, tasks: str = "") -> list[TaskInfo]:

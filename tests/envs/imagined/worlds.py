@@ -44,6 +44,7 @@ class Starts:
 
     image_size = (16, 16)
     fps = 5.0
+    action_repeat = None
 
     def __init__(self, horizon: int = 20, action_dim: int = 3) -> None:
         self.action_dim = action_dim

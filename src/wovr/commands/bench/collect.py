@@ -50,7 +50,8 @@ def bench_collect(
         init_states: Initial states to start from, a slice START:STOP of each task's.
         seed: Seed of the initial states' order and of all sampling.
         temperature: Sampling temperature of a checkpoint's action tokens; 0 takes the likeliest.
-        env_args: Arguments of the environment, e.g. --env_args.size 128.
+        env_args: Arguments of the environment, e.g. --env_args.size 128; action_repeat, how often each action is
+            executed, is one of every simulator.
         num_envs: Simulators side by side.
         workers: Simulator processes; 0 for one a processor core.
         shard_episodes: Episodes a shard.

@@ -14,7 +14,7 @@ import numpy as np
 
 from wovr.commands.arguments import choose_device
 from wovr.commands.collect import INPUTS_FILE, summary
-from wovr.data.store.dataset import check_trained_range, read_dataset
+from wovr.data.store.dataset import check_trained_range, check_trained_repeat, read_dataset
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import complete_shards, finish_dataset, shard_path, write_shard
 from wovr.data.training.replay import unique_keys
@@ -84,6 +84,7 @@ def imagine_episodes(
         )
     check_image_size(world_model, store.image_size, f"those of {folders[0]} have")
     check_trained_range(world_model, data_record(world_model), folders[0], store.action_range)
+    check_trained_repeat(world_model, data_record(world_model), folders[0], store.action_repeat)
     place = choose_device(device)
     fingerprint = fingerprint_of(model)
     inputs = {

@@ -13,6 +13,7 @@ import torch
 
 from wovr.commands.evaluate.quality_report import write_side_by_side
 from wovr.data.pictures import file_name
+from wovr.data.store.dataset import check_replayed_repeat
 from wovr.envs.actors.base import Actor
 from wovr.envs.futures import Future, PlayedFuture, future_simulators, play_futures
 from wovr.envs.imagined.env import ImaginedVectorEnv
@@ -91,8 +92,10 @@ def check_replay(pool: StartPool, simulators: WorkerVectorEnv, starts: Sequence[
         starts: The start states.
 
     Raises:
-        UserError: A start state without a simulator state, or pictures or actions unlike the simulator's.
+        UserError: A start state without a simulator state, or pictures, actions or a control rate unlike the
+            simulator's.
     """
+    check_replayed_repeat(pool.action_repeat, simulators.action_repeat)
     for start in starts:
         if start.sim_state is None:
             raise UserError(

@@ -61,7 +61,8 @@ def evaluate(
         choose_init_states: The initial states to choose on, such as the policy was trained on.
         choose_episodes: Episodes of each task to choose on, at each temperature.
         videos: Successes, and failures, of each suite to keep as videos.
-        env_args: Arguments of the environment, e.g. --env_args.size 128.
+        env_args: Arguments of the environment, e.g. --env_args.size 128; action_repeat, how often each action is
+            executed, is one of every simulator.
         num_envs: Simulators side by side; part of what decides the result.
         workers: Simulator processes; 0 for one a processor core.
         device: Where a checkpoint computes: auto, cpu, cuda.

@@ -17,8 +17,10 @@ from wovr.commands.evaluate.held_out import HeldOutBatch, HeldOutEpisodes
 from wovr.commands.evaluate.quality_report import draw_charts, score_values, write_scalars, write_side_by_side
 from wovr.commands.terminal import progress_bar
 from wovr.data.pictures import file_name
+from wovr.data.store.dataset import check_replayed_repeat
 from wovr.data.store.origin import Origin
 from wovr.data.store.reader import EpisodeStore
+from wovr.envs.action_repeat import ARGUMENT, check_times
 from wovr.errors import UserError
 from wovr.metrics.behaviour.action_following import ActionFollowing
 from wovr.metrics.behaviour.state_error import StateError
@@ -109,6 +111,8 @@ def measure_quality(
         notes.append(f"{held_out.left_out} episodes shorter than {min(measurement.horizons)} frames are left out")
     simulated = swapping
     if swapping:
+        times = check_times(measurement.env, measurement.env_args.get(ARGUMENT, 1))
+        check_replayed_repeat(held_out.store.action_repeat, times)
         different = Origin.of(held_out.store).differences(measurement.env, measurement.env_args)
         notes += [f"action_following: {difference}" for difference in different]
     with _progress() as progress:

@@ -22,7 +22,7 @@ from wovr.commands.evaluate.results import Results
 from wovr.commands.places import HELD_OUT, IDM, RL, STATE_PROBE, WORLD_MODEL, Finder
 from wovr.commands.terminal import table_console
 from wovr.commands.weights.main import fetch_shown
-from wovr.data.store.dataset import check_trained_range
+from wovr.data.store.dataset import check_trained_range, check_trained_repeat
 from wovr.data.store.reader import EpisodeStore
 from wovr.envs.actors.names import policy_name
 from wovr.envs.workers.vector import count_workers
@@ -202,6 +202,7 @@ def check_data(model: WorldModel, store: EpisodeStore, path: Path) -> None:
         )
     check_image_size(path, store.image_size, f"those of {store.folders[0]} have")
     check_trained_range(path, data_record(path), store.folders[0], store.action_range)
+    check_trained_repeat(path, data_record(path), store.folders[0], store.action_repeat)
 
 
 def _same_data_notes(store: EpisodeStore, checkpoints: Mapping[str, str]) -> list[str]:

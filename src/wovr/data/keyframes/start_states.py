@@ -77,6 +77,7 @@ class StartStates(TaskPool):
         action_dim: A.
         proprio_dim: P of every start; 0 where the episodes do not all have the same proprioception, and no start any.
         fps: Control rate, Hz.
+        action_repeat: Steps of the simulator an action takes; None where the episodes do not say.
         fingerprint: 16 hexadecimal digits that stand for the episodes.
         origin: Where the episodes say they come from.
 
@@ -110,6 +111,7 @@ class StartStates(TaskPool):
         self.action_dim = store.action_dim
         self.proprio_dim = store.proprio_dim
         self.fps = float(store.datasets[0]["fps"])
+        self.action_repeat = store.action_repeat
         self.fingerprint = store.fingerprint
         self.origin = Origin.of(store)
         chosen = _choose_episodes(store, suites, tasks)

@@ -223,7 +223,66 @@ def check_trained_range(
         )
 
 
-def check_agreement(folders: Sequence[Path], datasets: Sequence[dict[str, Any]]) -> ActionRange | None:
+def stored_repeat(dataset: Mapping[str, Any]) -> int | None:
+    """Times that each action of a data set was executed when it was collected, 1 unless it says otherwise.
+
+    Args:
+        dataset: What `dataset.json` says, see `read_dataset`.
+
+    Returns:
+        None where the episodes were not collected here, or what stands there is no such number.
+    """
+    extra = dataset.get("extra")
+    collected = extra.get("collect") if isinstance(extra, Mapping) else None
+    arguments = collected.get("env_args") if isinstance(collected, Mapping) else None
+    return _repeat(arguments.get("action_repeat", 1)) if isinstance(arguments, Mapping) else None
+
+
+def check_trained_repeat(checkpoint: Path, record: Mapping[str, Any], whose: Path | str, found: int | None) -> None:
+    """Compare how often each action was executed in a network's training with where the network is used.
+
+    Args:
+        checkpoint: Where the network comes from.
+        record: What the checkpoint says of its data; without `action_repeat` nothing is compared.
+        whose: Folder of the episodes, or name of the environment.
+        found: How often there; None where that is unknown, and nothing is compared.
+
+    Raises:
+        UserError: They differ, so that an action is another motion.
+    """
+    trained = _repeat(record.get("action_repeat"))
+    if None not in (trained, found) and trained != found:
+        raise UserError(
+            f"{checkpoint}: was trained with action_repeat {trained}, {whose} has {found}, so actions are other "
+            "motions",
+            f"give --env_args.action_repeat {trained}, or a checkpoint trained with {found}",
+        )
+
+
+def _repeat(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+
+
+def check_replayed_repeat(episodes: int | None, simulator: int | None) -> None:
+    """Compare how often each action of stored episodes was executed with a simulator that is to go on with them.
+
+    Args:
+        episodes: How often when they were collected; None for unknown.
+        simulator: How often there; None for unknown.
+
+    Raises:
+        UserError: They differ, so that stored actions lead elsewhere.
+    """
+    if None not in (episodes, simulator) and episodes != simulator:
+        raise UserError(
+            f"the episodes were collected with action_repeat {episodes}, the simulator has {simulator}",
+            f"give --env_args.action_repeat {episodes}",
+        )
+
+
+def check_agreement(
+    folders: Sequence[Path], datasets: Sequence[dict[str, Any]]
+) -> tuple[ActionRange | None, int | None]:
     """Check that episodes of several folders go together.
 
     Args:
@@ -231,10 +290,10 @@ def check_agreement(folders: Sequence[Path], datasets: Sequence[dict[str, Any]])
         datasets: What `read_dataset` returned for each.
 
     Returns:
-        The range that their actions were scaled by; None where no folder says.
+        The range that their actions were scaled by, and times that each was executed; None where no folder says.
 
     Raises:
-        UserError: They differ in image size, action dimensions or range.
+        UserError: They differ in image size, action dimensions, range, or in how often an action was executed.
     """
     for folder, dataset in zip(folders[1:], datasets[1:], strict=True):
         for name in ("image_size", "action_dim"):
@@ -243,10 +302,21 @@ def check_agreement(folders: Sequence[Path], datasets: Sequence[dict[str, Any]])
                     f"{folder}: {name} {dataset[name]}, {folders[0]} has {datasets[0][name]}",
                     "use folders of one image size and one kind of action",
                 )
+    repeats = [
+        (folder, times)
+        for folder, dataset in zip(folders, datasets, strict=True)
+        if (times := stored_repeat(dataset)) is not None
+    ]
+    for other, repeat in repeats[1:]:
+        if repeat != repeats[0][1]:
+            raise UserError(
+                f"{other}: was collected with action_repeat {repeat}, {repeats[0][0]} with {repeats[0][1]}",
+                "use folders of one control rate",
+            )
     ranges = [stored_range(dataset, folder) for folder, dataset in zip(folders, datasets, strict=True)]
     for folder, found in zip(folders[1:], ranges[1:], strict=True):
         check_same_range(folders[0], ranges[0], folder, found)
-    return next((found for found in ranges if found is not None), None)
+    return next((found for found in ranges if found is not None), None), repeats[0][1] if repeats else None
 
 
 def check_same_range(first: Path, range_of_first: ActionRange | None, second: Path, other: ActionRange | None) -> None:

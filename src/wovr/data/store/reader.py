@@ -52,8 +52,7 @@ class EpisodeStore:
     at once.
 
     Args:
-        folders: Folders with shards and `dataset.json`; they must agree in image size, action dimensions and the range
-            that actions were scaled by.
+        folders: Folders with shards and `dataset.json`; they must agree in image size and in what an action does.
         only: Shards whose episodes are wanted; None for all. The others are looked for and left unread.
 
     Attributes:
@@ -63,6 +62,7 @@ class EpisodeStore:
         image_size: (H, W).
         action_dim: A.
         action_range: What -1 and 1 are in the units of whoever recorded them; None where no folder says.
+        action_repeat: Times that each action was executed in a simulator; None where no folder says.
 
     Raises:
         UserError: A folder or file is missing, unfinished, broken, or does not agree with the others.
@@ -75,7 +75,7 @@ class EpisodeStore:
         self._files = OpenShards()
         self._unchecked: list[tuple[Path, str]] = []  # shards that no frames were read of, and their SHA-256
         self.datasets = [read_dataset(folder) for folder in self.folders]
-        self.action_range = check_agreement(self.folders, self.datasets)
+        self.action_range, self.action_repeat = check_agreement(self.folders, self.datasets)
         height, width = self.datasets[0]["image_size"]
         self.image_size: tuple[int, int] = (height, width)
         self.action_dim: int = self.datasets[0]["action_dim"]

@@ -126,13 +126,14 @@ class EpisodeData(LightningDataModule):
             "action_statistics": self.store.action_statistics.to_json(),
             "image_size": list(self.store.image_size),
             "suites": sorted({suite for dataset in self.store.datasets for suite in dataset["suites"]}),
-            **self.range_record(),
+            **self.motion_record(),
         }
 
-    def range_record(self) -> dict[str, Any]:
-        """What -1 and 1 are in the units of whoever recorded the actions, for a checkpoint; empty where unknown."""
-        found = self.store.action_range
-        return {} if found is None else {"action_range": found.to_json()}
+    def motion_record(self) -> dict[str, Any]:
+        """What an action of -1 or 1 does, for a checkpoint: its units, times it is executed; empty where unknown."""
+        found, repeat = self.store.action_range, self.store.action_repeat
+        units = {} if found is None else {"action_range": found.to_json()}
+        return units if repeat is None else units | {"action_repeat": repeat}
 
     def make_loader(
         self, source: BatchSource, *, shuffle: bool, order: SampleOrder | None = None, pin_memory: bool = False

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from wovr.data.store.dataset import check_trained_range
+from wovr.data.store.dataset import check_trained_range, check_trained_repeat
 from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
 from wovr.errors import UserError
@@ -56,6 +56,7 @@ class PolicyActor(Actor):
         path = Path(checkpoint)
         policy = load_policy(path)
         check_actions(policy, env, checkpoint)
+        check_trained_repeat(path, data_record(path), "the environment", env.action_repeat)
         if env.action_range is not None:
             check_trained_range(path, data_record(path), "the robot", env.action_range)
         if device == "auto":

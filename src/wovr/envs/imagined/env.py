@@ -187,6 +187,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         self.uncertainty_seeds = uncertainty_seeds
         self.batch_size, self.stop_at_success = batch_size, stop_at_success
         self.fps = starts.fps
+        self.action_repeat = starts.action_repeat
         self.image_size = starts.image_size
         self.chunk = world_model.chunk
         self.imagined_frames = 0

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from wovr.data.store.dataset import check_trained_repeat
 from wovr.envs.imagined.starts import StartPool
 from wovr.errors import UserError, check_least
-from wovr.models.checkpoint import check_image_size
+from wovr.models.checkpoint import check_image_size, data_record
 from wovr.models.policies.base import Policy
 from wovr.models.reward import SuccessClassifier, load_classifier
 from wovr.models.trust.model import Trust
@@ -145,12 +146,22 @@ def load_value(value: Path, starts: StartPool) -> SuccessClassifier:
     """Load a value function.
 
     Raises:
-        UserError: A checkpoint that cannot be loaded, one of something else, or pictures of another size than it was
-            trained on.
+        UserError: A checkpoint that cannot be loaded, one of something else, or that was trained on pictures or motions
+            unlike those of the start states.
     """
     found = load_classifier(value, "outcome")
-    check_image_size(value, starts.image_size, "those of the start states are")
+    check_trained(value, starts)
     return found
+
+
+def check_trained(path: Path, starts: StartPool) -> None:
+    """Compare what a network was trained on with the start states that it is to go on from.
+
+    Raises:
+        UserError: Pictures of another size, or actions that were executed another number of times.
+    """
+    check_image_size(path, starts.image_size, "those of the start states are")
+    check_trained_repeat(path, data_record(path), "the episodes it is to start from", starts.action_repeat)
 
 
 def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[WorldModel, SuccessClassifier]:
@@ -162,11 +173,11 @@ def load_parts(world_model: Path, reward: Path, starts: StartPool) -> tuple[Worl
         starts: Where rollouts begin.
 
     Raises:
-        UserError: A checkpoint that cannot be loaded, parts that do not fit each other, or pictures of another size
-            than they were trained on.
+        UserError: A checkpoint that cannot be loaded, parts that do not fit each other, or that were trained on
+            pictures or motions unlike those of the start states.
     """
     model, classifier = load_world_model(world_model), load_classifier(reward)
     for path in (world_model, reward):
-        check_image_size(path, starts.image_size, "those of the start states are")
+        check_trained(path, starts)
     check_parts(model, classifier, starts, (str(world_model), str(reward)))
     return model, classifier

@@ -32,6 +32,10 @@ class StartPool(Protocol):
     def fps(self) -> float:
         """Control rate, Hz."""
 
+    @property
+    def action_repeat(self) -> int | None:
+        """Steps of the simulator an action takes; None for unknown."""
+
     def instruction(self, suite: str, task: int) -> str:
         """The English sentence of a task."""
 

@@ -150,7 +150,7 @@ class GymEnv(SimulatorEnv):
         return np.clip(2.0 * (own - self.low) / span - 1.0, -1.0, 1.0).astype(np.float32)
 
     def render(self) -> np.ndarray:
-        """(H, W, 3) uint8, the current picture."""
+        """(H, W, 3) uint8, the picture that was looked at last."""
         return self.image
 
     def close(self) -> None:
@@ -167,6 +167,8 @@ class GymEnv(SimulatorEnv):
                 simulator: Any = self.env.unwrapped
                 set_physics(simulator.model, simulator.data, read_physics(simulator.model, simulator.data))
                 _own_context(simulator)
+            if not self.looks:
+                return {"image": self.image, "instruction": self.task.instruction}
             picture = self.env.render()
         else:
             picture = observation[self.image_key] if self.image_key else observation

@@ -119,6 +119,7 @@ class RobotEnv(SimulatorEnv):
     """
 
     fps: ClassVar[float] = 10.0
+    repeatable: ClassVar[bool] = False  # a step waits for the person's keys, and `fps` is what one sets
     instructions: ClassVar[Sequence[str]] = ()
 
     def __init__(

@@ -121,6 +121,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         self.fps = report.fps
         self.action_range = report.action_range
         self.action_axes = report.action_axes
+        self.action_repeat = report.action_repeat
         self.suites: dict[str, tuple[TaskInfo, ...]] = report.suites
         self.single_observation_space = report.observation_space
         self.single_action_space = report.action_space

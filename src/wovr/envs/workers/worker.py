@@ -33,7 +33,7 @@ class WorkerSettings:
 
     Attributes:
         name: Environment, as in `wovr.envs.registry`.
-        arguments: Arguments of its class.
+        arguments: Arguments of its class, and `action_repeat`.
         rows: Rows of the vector environment this worker simulates.
         record_states: Whether chunks bring the simulator's state and proprioception after each step.
         steps_after_success: Steps an episode goes on after its first success.
@@ -58,6 +58,7 @@ class WorkerReport:
     suites: dict[str, tuple[TaskInfo, ...]]
     action_range: ActionRange | None
     action_axes: tuple[ActionAxis, ...]
+    action_repeat: int
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class SimulationWorker:
             self.rows[row] = SimulatorRow(env, self.settings)
         suites = {suite: tuple(tasks) for suite, tasks in env.suites().items()}
         spaces = env.observation_space, env.action_space
-        described = env.action_range, tuple(env.action_axes)
+        described = env.action_range, tuple(env.action_axes), env.action_repeat
         return WorkerReport(*spaces, float(env.fps), suites, *described)  # type: ignore[arg-type]
 
     def share(self, path: Path, shape: BlockShape) -> None:
