@@ -95,7 +95,17 @@ def first_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
             arguments["robot"] = told["robot"]
             if told["follow_hidden"] is not None:
                 arguments |= {"head": "follow", "head_hidden": told["follow_hidden"]}
+    for argument, nothing in LATER.get(found["class_path"], {}).items():
+        if argument in arguments and arguments[argument] == nothing:
+            del arguments[argument]
     return first_names(found | {"init_args": arguments})
+
+
+LATER: dict[str, dict[str, Any]] = {
+    "wovr.models.policies.tiny_vla.TinyVLA": {"proprio_dim": 0},
+    "wovr.models.policies.openvla.policy.OpenVLAOFT": {"proprio_dim": 0},
+}
+"""Class -> arguments that it did not have at first, with the value that changes nothing: a digest leaves it out."""
 
 
 def present_weight(class_path: str, name: str) -> str:

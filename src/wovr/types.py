@@ -106,10 +106,23 @@ class Observation:
     Attributes:
         image: (N, H, W, 3) uint8.
         instruction: N English sentences.
+        proprio: (N, P) float32, what each robot knows of itself, see `SimulatorEnv.proprio`; None where nobody asks for
+            it (`ChunkVectorEnv.show_proprio`).
     """
 
     image: np.ndarray
     instruction: Sequence[str]
+    proprio: np.ndarray | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Observation]) -> Observation:
+        """Several, one after the other."""
+        proprio = [part.proprio for part in parts if part.proprio is not None]
+        return cls(
+            np.concatenate([part.image for part in parts]),
+            [sentence for part in parts for sentence in part.instruction],
+            np.concatenate(proprio) if proprio else None,
+        )
 
 
 @dataclass

@@ -30,7 +30,7 @@ from wovr.commands.rollout_options import RolloutOptions
 from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_replayed_repeat, check_trained_range, check_trained_repeat, read_range
-from wovr.envs.actors.policy import PolicyActor, check_actions
+from wovr.envs.actors.policy import PolicyActor, check_fit
 from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.episodes import plan_episodes
@@ -294,7 +294,7 @@ def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
     Raises:
         UserError: Other actions, actions executed another number of times, or another chunk than a world model's.
     """
-    check_actions(policy, env, checkpoint)
+    check_fit(policy, env, checkpoint)
     whose = "the imagined environment" if isinstance(env, ImaginedVectorEnv) else "the environment"
     check_trained_repeat(Path(checkpoint), data_record(Path(checkpoint)), whose, env.action_repeat)
     if isinstance(env, ImaginedVectorEnv):

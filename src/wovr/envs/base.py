@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from wovr.data.converters.action_range import ActionRange
 from wovr.errors import UserError
@@ -21,6 +22,10 @@ from wovr.types import ActionAxis, ChunkStep, Observation, StartState, TaskInfo
 
 INSTRUCTION_LENGTH = 512
 """Longest instruction in characters, for the observation space."""
+
+
+CLONE_WITHOUT_PROPRIO = "clone a policy without it: --model.policy.init_args.proprio_dim 0"
+"""What to do about a policy whose proprioception nobody can give."""
 
 
 class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
@@ -107,6 +112,8 @@ class ChunkVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray], ABC):
     action_range: ActionRange | None = None
     action_repeat: int | None = None
     """Steps of the simulator an action takes; of an imagined one, that it learned from. None for unknown."""
+    proprio_dim: int = 0
+    """Numbers of proprioception that observations hold, P; see `show_proprio`."""
 
     @property
     def action_dim(self) -> int:
@@ -133,6 +140,28 @@ class ChunkVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray], ABC):
     def observe(self) -> Observation:
         """The current observation of all N environments."""
 
+    def show_proprio(self, dim: int) -> None:
+        """From now on observations hold proprioception; for a policy that takes it.
+
+        Args:
+            dim: How many numbers, P.
+
+        Raises:
+            UserError: There is none here, or of another size. Where only a state tells, `observe` says so.
+        """
+        raise UserError(
+            f"this environment gives no proprioception, the policy takes {dim} numbers of it", CLONE_WITHOUT_PROPRIO
+        )
+
+    def _add_proprio(self, dim: int) -> None:
+        """Put it in the observation spaces."""
+        self.proprio_dim = dim
+        space = self.single_observation_space
+        assert isinstance(space, gymnasium.spaces.Dict)
+        numbers = gymnasium.spaces.Box(-np.inf, np.inf, (dim,), np.float32)
+        self.single_observation_space = gymnasium.spaces.Dict({**space.spaces, "proprio": numbers})
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
     def step(self, actions: np.ndarray) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Gymnasium's step: a chunk of one action. `actions` is (N, A)."""
         chunk = self.step_chunk(np.asarray(actions, dtype=np.float32)[:, None])
@@ -143,7 +172,8 @@ class ChunkVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray], ABC):
     def observation_dict(self) -> dict[str, Any]:
         """The current observation as Gymnasium's dictionary."""
         observation = self.observe()
-        return {"image": observation.image, "instruction": tuple(observation.instruction)}
+        found = {"image": observation.image, "instruction": tuple(observation.instruction)}
+        return found if observation.proprio is None else found | {"proprio": observation.proprio}
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
         """Check a chunk of actions and clip it to [-1, 1].

@@ -18,7 +18,7 @@ from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.envs.workers.vector import WorkerVectorEnv
 from wovr.errors import UserError
 from wovr.functional.windows import last_frames
-from wovr.types import StartState
+from wovr.types import Observation, StartState
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Beginning:
         states: n -> (S,) float64, the simulator's state after n chunks, where the rollout got so far.
         clips: n -> (window, H, W, 3) uint8, the last frames then; frames before the start are its memory, or its first
             frame repeated.
+        proprio: (C, P) float32, what the policy knew of the robot at the start of each chunk, or None.
     """
 
     start: StartState
@@ -47,6 +48,7 @@ class Beginning:
     ended: bool
     states: dict[int, np.ndarray]
     clips: dict[int, np.ndarray]
+    proprio: np.ndarray | None = None
 
     @classmethod
     def of(cls, rollout: Rollout, start: StartState, chunk: int, chunks: Sequence[int], window: int) -> Beginning:
@@ -82,7 +84,13 @@ class Beginning:
             clips={
                 n: last_frames(np.concatenate([before, rollout.frames[1 : n * chunk + 1]]), window) for n in reached
             },
+            proprio=rollout.info["proprio"][:length:chunk].copy() if "proprio" in rollout.info else None,
         )
+
+    def observation(self, chunk: int) -> Observation:
+        """What the policy saw at the start of a chunk: of one environment."""
+        proprio = None if self.proprio is None else self.proprio[chunk : chunk + 1]
+        return Observation(self.images[chunk : chunk + 1], [self.instruction], proprio)
 
     def valid(self, steps: int) -> int:
         """Actions up to and including the first success, of the first `steps`."""

@@ -93,6 +93,11 @@ class CutSimulators(ChunkVectorEnv):
         """The current observation of all N rows."""
         return self.simulators.observe()
 
+    def show_proprio(self, dim: int) -> None:
+        """See WorkerVectorEnv.show_proprio."""
+        self.simulators.show_proprio(dim)
+        self._add_proprio(dim)
+
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """Execute K actions in every row that has not ended; those beyond a cut are not executed.
 

@@ -18,7 +18,7 @@ from wovr.envs.base import ChunkVectorEnv
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.rollout import EpisodeStart, Rollout, roll_out
 from wovr.errors import UserError, check_least
-from wovr.types import StartState, TaskInfo
+from wovr.types import Observation, StartState, TaskInfo
 
 
 class StartSource(Protocol):
@@ -106,6 +106,7 @@ class Trajectory:
         trust: Least trust of its chunks, in [0, 1]; None where none was measured.
         taken_back: The environment did not stand by the chunk after its last one, see `Rollout`.
         weight: How much it counts in its group, in [0, 1].
+        proprio: (C, P) float32, what the policy knew of the robot at the start of each chunk, or None.
     """
 
     start: StartState
@@ -120,6 +121,7 @@ class Trajectory:
     trust: float | None = None
     taken_back: bool = False
     weight: float = 1.0
+    proprio: np.ndarray | None = None
 
     @classmethod
     def of(cls, rollout: Rollout, chunk: int, weighed: bool = False) -> Trajectory:
@@ -153,7 +155,13 @@ class Trajectory:
             trust=trust,
             taken_back=rollout.taken_back,
             weight=float(known) * (trust if weighed and trust is not None else 1.0),
+            proprio=rollout.info["proprio"][:length:chunk].copy() if "proprio" in rollout.info else None,
         )
+
+    def observation(self, chunk: int) -> Observation:
+        """What the policy saw at the start of a chunk: of one environment."""
+        proprio = None if self.proprio is None else self.proprio[chunk : chunk + 1]
+        return Observation(self.images[chunk : chunk + 1], [self.instruction], proprio)
 
     @property
     def succeeded(self) -> bool:

@@ -96,7 +96,10 @@ class Instruments:
         if self.policy is None:
             raise UserError(f"{metric} needs a policy", "give --policy CKPT, the one that is to act in imagination")
         path = self.policy
-        return self.once("policy", lambda: load_policy(path))
+        found = self.once("policy", lambda: load_policy(path))
+        if found.proprio_dim:
+            raise UserError(f"{metric} shows pictures only, {path} takes proprioception too", "leave it out")
+        return found
 
     def file(self, name: str, metric: str) -> Path:
         """The weights of a metric that has a stand-in.

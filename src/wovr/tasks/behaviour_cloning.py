@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from wovr.data.store.statistics import least_spread
 from wovr.data.training.demonstrations import DemonstrationBatch
 from wovr.functional.augment import random_shift
 from wovr.models.policies.base import Policy
@@ -49,19 +51,34 @@ class BehaviourCloningTraining(TrainingModule):
 
     @classmethod
     def from_data(cls, data: Any) -> dict[str, Callable[[], Any]]:
-        """The dimensions of an action."""
-        return {"policy.action_dim": lambda: data.store.action_dim}
+        """The dimensions of an action and of the proprioception."""
+        return {
+            "policy.action_dim": lambda: data.store.action_dim,
+            "policy.proprio_dim": lambda: data.store.proprio_dim,
+        }
+
+    def fit_windows(self, data: Any) -> None:
+        """Samples hold proprioception where the policy looks at it."""
+        data.with_proprio = self.policy.proprio_dim > 0
 
     def setup(self, stage: str) -> None:
-        """Compare the policy with the data.
+        """Compare the policy with the data; take mean and spread of the proprioception from them.
 
         Raises:
-            UserError: Another action dimension or chunk length.
+            UserError: Another action dimension, chunk length or proprioception.
         """
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         remedy = "set model.policy.init_args.{0} to {1}"
         for name, of_data in (("action_dim", data.store.action_dim), ("chunk", data.chunk)):
             check_equal(name, getattr(self.policy, name), of_data, remedy.format(name, of_data))
+        if self.policy.proprio_dim:
+            of_data = data.store.proprio_dim
+            check_equal("proprio_dim", self.policy.proprio_dim, of_data, remedy.format("proprio_dim", of_data))
+            known = data.proprio()
+            mean = known.mean(0, dtype=np.float64)
+            # What stood still here may be elsewhere later: a millimetre off must not become a thousand spreads.
+            spread = np.maximum(known.std(0, dtype=np.float64), least_spread(mean))
+            self.policy.fit_proprio(torch.from_numpy(mean), torch.from_numpy(spread))
 
     def training_step(self, batch: DemonstrationBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -74,7 +91,7 @@ class BehaviourCloningTraining(TrainingModule):
 
     def _step(self, batch: DemonstrationBatch, stage: str) -> Tensor:
         # L = - 1/|M| sum_{m in M} sum_b q_b(a_m) log p_b(m | o)     M: actions before the end, times dimensions
-        log_p = self.policy(batch.image, batch.instruction)  # (B, K, A, bins)
+        log_p = self.policy(batch.image, batch.instruction, proprio=batch.proprio)  # (B, K, A, bins)
         q = self.policy.tokenizer.targets(batch.actions, self.smoothing)  # (B, K, A, bins)
         loss = masked_mean(-(q * log_p).sum(-1), batch.mask)
         with torch.no_grad():

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
@@ -186,7 +187,8 @@ class _Bench:
                 denoise.append(self._time(partial(model.sample_chunk, context, actions, noise, sigmas)))
         policy = 0.0
         if self.policy is not None:
-            observation = Observation(frames[:, -1].cpu().numpy(), ["pick up the red cube"] * batch)
+            proprio = np.zeros((batch, self.policy.proprio_dim), np.float32)
+            observation = Observation(frames[:, -1].cpu().numpy(), ["pick up the red cube"] * batch, proprio)
             act = self.policy.act
             policy = self._time(lambda: act(observation))
         return [ChunkTimes(n, spent, decode, parts, policy) for n, spent in zip(steps, denoise, strict=True)]

@@ -32,17 +32,20 @@ class DemonstrationBatch:
         instruction: B sentences.
         actions: (B, K, A) float32 in [-1, 1]; zero beyond the end of the episode.
         mask: (B, K) bool, False beyond the end of the episode.
+        proprio: (B, P) float32, or None where the policy does not look at it.
     """
 
     image: Tensor
     instruction: list[str]
     actions: Tensor
     mask: Tensor
+    proprio: Tensor | None = None
 
     def pin_memory(self) -> DemonstrationBatch:
         """The batch in page-locked memory; torch's loader asks for it where there is a GPU."""
         image, actions, mask = (tensor.pin_memory() for tensor in (self.image, self.actions, self.mask))
-        return DemonstrationBatch(image, self.instruction, actions, mask)
+        proprio = None if self.proprio is None else self.proprio.pin_memory()
+        return DemonstrationBatch(image, self.instruction, actions, mask, proprio)
 
 
 class DemonstrationSamples:
@@ -54,10 +57,17 @@ class DemonstrationSamples:
         chunk: Actions of a sample, K.
         keep_past_success: Keep samples at and after the first successful frame.
         cache: Keeps decoded frames.
+        with_proprio: Whether samples hold the proprioception at t.
     """
 
     def __init__(
-        self, store: EpisodeStore, episodes: Sequence[int], chunk: int, keep_past_success: bool, cache: FrameCache
+        self,
+        store: EpisodeStore,
+        episodes: Sequence[int],
+        chunk: int,
+        keep_past_success: bool,
+        cache: FrameCache,
+        with_proprio: bool = False,
     ) -> None:
         self.store = store
         self.chunk = chunk
@@ -84,6 +94,12 @@ class DemonstrationSamples:
         self.actions = np.concatenate(actions)  # (samples, K, A)
         self.mask = np.concatenate(masks)  # (samples, K)
         self.where = np.concatenate(where)  # (samples, 3): row of the instruction, episode, t
+        self.proprio: np.ndarray | None = None
+        if with_proprio and store.proprio_dim:
+            known = [
+                store.signals(episode)["proprio"][: len(rows)] for episode, rows in zip(self.frames, where[1:], strict=True)
+            ]
+            self.proprio = np.concatenate(known)  # (samples, P)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -102,6 +118,7 @@ class DemonstrationSamples:
             [self.instructions[row] for row in where[:, 0]],
             torch.from_numpy(self.actions[indices]),
             torch.from_numpy(self.mask[indices]),
+            None if self.proprio is None else torch.from_numpy(self.proprio[indices]),
         )
 
 
@@ -123,7 +140,12 @@ class DemonstrationData(EpisodeData):
         seed: Of the choice of demonstrations and of the order of samples.
         stream: Read the training episodes shard after shard, for a data set too large for memory, shuffled by a buffer
             of `cache_mb`; whole shards are kept for validation.
+
+    Attributes:
+        with_proprio: Whether samples hold proprioception; set by the training before `setup`.
     """
+
+    with_proprio = False
 
     def __init__(
         self,
@@ -210,6 +232,17 @@ class DemonstrationData(EpisodeData):
             train += shuffled[num_val:][: self.per_task]
         return train, val
 
+    def proprio(self) -> np.ndarray:
+        """(samples, P) float32, the proprioception of all samples for training.
+
+        Raises:
+            UserError: The episodes are a stream.
+        """
+        self.whole_store("a policy that looks at proprioception is scaled by that of all episodes")
+        assert self._train is not None, "setup() comes first"
+        assert self._train.proprio is not None, "with_proprio was not set"
+        return self._train.proprio
+
     def train_dataloader(self) -> ResumableLoader | StreamLoader:
         """Shuffled batches of the training episodes.
 
@@ -237,7 +270,7 @@ class DemonstrationData(EpisodeData):
 
     def _samples(self, episodes: list[int]) -> DemonstrationSamples:
         cache = FrameCache(0.0 if self.stream else self.cache_mb)
-        return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache)
+        return DemonstrationSamples(self.store, episodes, self.chunk, self.keep_past_success, cache, self.with_proprio)
 
     def _loader(self, samples: DemonstrationSamples, shuffle: bool) -> ResumableLoader:
         return self.make_loader(samples, shuffle=shuffle, pin_memory=torch.cuda.is_available())

@@ -24,7 +24,8 @@ class PolicyActor(Actor):
     """Has a policy act on all N rows at once, whatever their state, so that its batches are always of one size.
 
     What is random in a row comes from the generator of the row's episode: the Gumbel noise, and what the tokens of a
-    chunk share. Keeps `tokens` and `log_probs`, (N, K, A) each, in the chunk's `info`.
+    chunk share. Keeps `tokens` and `log_probs`, (N, K, A) each, in the chunk's `info`, and `proprio` (N, K, P), what it
+    saw of it at the chunk's start, if it looks at it.
 
     Args:
         policy: The policy; used as it is (device, training or evaluation mode).
@@ -55,7 +56,7 @@ class PolicyActor(Actor):
         """
         path = Path(checkpoint)
         policy = load_policy(path)
-        check_actions(policy, env, checkpoint)
+        check_fit(policy, env, checkpoint)
         check_trained_repeat(path, data_record(path), "the environment", env.action_repeat)
         if env.action_range is not None:
             check_trained_range(path, data_record(path), "the robot", env.action_range)
@@ -72,8 +73,11 @@ class PolicyActor(Actor):
         """Execute one chunk of the policy's actions."""
         noise = None if self.temperature == 0 else torch.from_numpy(self._noise(generators))
         latent = self._latent(generators) if self.coherence and self.temperature else None
+        if self.policy.proprio_dim:
+            env.show_proprio(self.policy.proprio_dim)
+        observation = env.observe()
         choice = self.policy.act(
-            env.observe(), temperature=self.temperature, noise=noise, coherence=self.coherence, latent=latent
+            observation, temperature=self.temperature, noise=noise, coherence=self.coherence, latent=latent
         )
         running = [row for row, generator in enumerate(generators) if generator is not None]
         if not choice.log_probs[running].isfinite().all():  # a token picked by argmax hides a NaN
@@ -83,6 +87,8 @@ class PolicyActor(Actor):
         chunk = env.step_chunk(choice.actions.cpu().numpy())
         chunk.info["tokens"] = choice.tokens.cpu().numpy()
         chunk.info["log_probs"] = choice.log_probs.float().cpu().numpy()
+        if observation.proprio is not None:
+            chunk.info["proprio"] = np.repeat(observation.proprio[:, None], chunk.valid.shape[1], axis=1)
         return chunk
 
     def _noise(self, generators: Sequence[np.random.Generator | None]) -> np.ndarray:
@@ -106,12 +112,14 @@ class PolicyActor(Actor):
         return torch.from_numpy(latent)
 
 
-def check_actions(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
-    """Compare a policy's actions with those of the environment it is to act in.
+def check_fit(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:
+    """Compare what a policy takes and gives with the environment it is to act in.
 
     Raises:
-        UserError: They have other dimensions.
+        UserError: Actions have other dimensions, or the policy takes proprioception that is not to be had.
     """
+    if policy.proprio_dim:
+        env.show_proprio(policy.proprio_dim)
     if policy.action_dim != env.action_dim:
         raise UserError(
             f"{checkpoint}: the policy's actions have {policy.action_dim} dimensions, the environment takes "

@@ -18,7 +18,7 @@ import torch
 from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
-from wovr.envs.base import ChunkVectorEnv, image_observation_space
+from wovr.envs.base import CLONE_WITHOUT_PROPRIO, ChunkVectorEnv, image_observation_space
 from wovr.envs.imagined.parts import Judge, check_parts, check_trust, check_value, load_parts, load_value
 from wovr.envs.imagined.starts import StartPool, prepare_starts
 from wovr.errors import UserError, check_least
@@ -37,6 +37,7 @@ class ImaginedSnapshot:
 
     Attributes:
         images: (N, H, W, 3) uint8, what each row shows.
+        proprio: (N, P) float32, where the world model predicts it, else P is 0.
         instructions: N sentences.
         tasks: N times (suite, index).
         left: (N,) int64, actions left to the horizon, or to where the rollout is cut before it.
@@ -50,6 +51,7 @@ class ImaginedSnapshot:
     """
 
     images: np.ndarray
+    proprio: np.ndarray
     instructions: list[str]
     tasks: list[tuple[str, int]]
     left: np.ndarray
@@ -86,6 +88,7 @@ class ImaginedChunk:
         clip: (R, window - 1 + K, H, W, 3) uint8, the frames before it and its own.
         probability: (R, K) float32.
         spread: (R, K) float32, its standard deviation over several noises; None where that is not asked for.
+        proprio: (R, K, P) float32, after each action; P is 0 where the world model predicts none.
         trust: (R,) float32; None where nobody says.
         distrust: (R, S) float32, the signals behind it; None likewise.
         after: The rollouts.
@@ -94,6 +97,7 @@ class ImaginedChunk:
     clip: Tensor
     probability: np.ndarray
     spread: np.ndarray | None
+    proprio: np.ndarray
     trust: np.ndarray | None
     distrust: np.ndarray | None
     after: ImaginationState
@@ -199,6 +203,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         pictures = (*self.image_size, 3)
         self._state = ImaginedSnapshot(
             images=np.zeros((num_envs, *pictures), np.uint8),
+            proprio=np.zeros((num_envs, world_model.conditioning.predicts.get("proprio", 0)), np.float32),
             instructions=[""] * num_envs,
             tasks=[("", 0)] * num_envs,
             left=np.zeros(num_envs, np.int64),
@@ -249,7 +254,19 @@ class ImaginedVectorEnv(ChunkVectorEnv):
 
     def observe(self) -> Observation:
         """The current observation of all N rows; an idle row shows a black picture and an empty instruction."""
-        return Observation(self._state.images.copy(), list(self._state.instructions))
+        proprio = self._state.proprio.copy() if self.proprio_dim else None
+        return Observation(self._state.images.copy(), list(self._state.instructions), proprio)
+
+    def show_proprio(self, dim: int) -> None:
+        """See ChunkVectorEnv.show_proprio: the world model has to predict it."""
+        if (predicted := self._state.proprio.shape[1]) != dim:
+            what = f"{predicted} numbers of proprioception" if predicted else "no proprioception"
+            raise UserError(
+                f"the world model predicts {what}, the policy takes {dim} numbers",
+                f"give one that does, fitted on these episodes by conf/wm.yaml, or {CLONE_WITHOUT_PROPRIO}",
+            )
+        if dim != self.proprio_dim:
+            self._add_proprio(dim)
 
     def snapshot(self) -> ImaginedSnapshot:
         """All rows as they are, to come back to with `restore`."""
@@ -313,6 +330,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         if self.value is not None:
             self._foresee(self.value, step, rows, chunk.clip, (taken + last)[:, 0], over[:, -1])
         state.images[rows] = images[:, -1]
+        state.proprio[rows] = chunk.proprio[each, taken + last][:, 0]
         state.left[rows] -= count
         state.streak[rows] = streak
         state.begun[rows] = begun
@@ -343,17 +361,17 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         """Imagine and judge a whole chunk of R rows; actions are (R, K, A)."""
         state = self._state
         tasks = [state.tasks[row] for row in state.rows]
-        frames, after = self._roll(rollouts, actions)
+        frames, after, proprio = self._roll(rollouts, actions)
         clip = torch.cat([state.before, frames], dim=1)  # (R, window - 1 + K, H, W, 3)
         found = [self._judge(self.classifier, clip, tasks)]
         for number in range(1, self.uncertainty_seeds + 1):
             others = [np.random.SeedSequence((seed % 2**64, number)) for seed in rollouts.seeds.tolist()]
             seeds = torch.tensor([int(other.generate_state(1, np.uint64)[0] >> np.uint64(1)) for other in others])
-            frames_then, _ = self._roll(replace(rollouts, seeds=seeds), actions)
+            frames_then, _, _ = self._roll(replace(rollouts, seeds=seeds), actions)
             found.append(self._judge(self.classifier, torch.cat([state.before, frames_then], dim=1), tasks))
         spread = np.std(found, axis=0, dtype=np.float32) if self.uncertainty_seeds else None
         trust, distrust = self._believe(rollouts, actions, frames, found[0])
-        return ImaginedChunk(clip, found[0], spread, trust, distrust, after)
+        return ImaginedChunk(clip, found[0], spread, proprio, trust, distrust, after)
 
     @torch.no_grad()
     def _believe(
@@ -400,16 +418,26 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         foreseen = self._judge(value, window, [self._state.tasks[row] for row in rows[seen]])[:, 0]
         step.info["value"][rows[seen], step.valid[rows[seen]].sum(axis=1) - 1] = foreseen
 
-    def _roll(self, rollouts: ImaginationState, actions: np.ndarray) -> tuple[Tensor, ImaginationState]:
-        """Imagine a chunk, `batch_size` rows at a time: (R, K, H, W, 3) uint8 and the rollouts after it."""
+    def _roll(self, rollouts: ImaginationState, actions: np.ndarray) -> tuple[Tensor, ImaginationState, np.ndarray]:
+        """Imagine a chunk, `batch_size` rows at a time.
+
+        Returns:
+            (R, K, H, W, 3) uint8; the rollouts after it; (R, K, P) float32 proprioception.
+        """
         size = self.batch_size or len(rollouts)
-        frames, states = [], []
+        frames, states, proprio = [], [], list[np.ndarray]()
+        nothing = (self.chunk, self._state.proprio.shape[1])
         for part in torch.arange(len(rollouts)).split(size):
             self.imagination.restore(rollouts if len(part) == len(rollouts) else rollouts.select(part))
             frames.append(self.imagination.step(actions[part.numpy()]))
             states.append(self.imagination.snapshot())
+            said = self.imagination.predicted.get("proprio")
+            proprio.append(np.zeros((len(part), *nothing)) if said is None else said.float().cpu().numpy())
         self.imagined_frames += len(rollouts) * self.chunk
-        return (frames[0], states[0]) if len(states) == 1 else (torch.cat(frames), ImaginationState.join(states))
+        known = np.concatenate(proprio).astype(np.float32)
+        if len(states) == 1:
+            return frames[0], states[0], known
+        return torch.cat(frames), ImaginationState.join(states), known
 
     @torch.no_grad()
     def _judge(self, judge: Judge, clip: Tensor, tasks: Sequence[tuple[str, int]]) -> np.ndarray:
@@ -448,7 +476,7 @@ class ImaginedVectorEnv(ChunkVectorEnv):
         parts = [] if state.rollouts is None or not len(stay) else [state.rollouts.select(stay)]
         rows = state.rows[stay]
         before = state.before[torch.from_numpy(stay).to(state.before.device)]
-        for array in (state.images, state.taken, state.streak):
+        for array in (state.images, state.proprio, state.taken, state.streak):
             array[mask] = 0
         state.begun[mask] = self._neutral
         for row in np.flatnonzero(mask).tolist():
@@ -474,6 +502,8 @@ class ImaginedVectorEnv(ChunkVectorEnv):
             most = begin.horizon.max() if self.cut_after is None else self.cut_after
             state.images[fresh], state.left[fresh] = begin.memory[:, -1], np.minimum(begin.horizon, most)
             state.early[fresh] = begin.horizon > most
+            if state.proprio.shape[1]:
+                state.proprio[fresh] = begin.signals["proprio"]
             for row, instruction, task in zip(fresh, begin.instructions, begin.tasks, strict=True):
                 state.instructions[row], state.tasks[row] = instruction, task
             seen = torch.from_numpy(begin.memory[:, begin.memory.shape[1] - window + 1 :]).to(self.imagination.device)

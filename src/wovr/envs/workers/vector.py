@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
-from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.base import CLONE_WITHOUT_PROPRIO, ChunkVectorEnv
 from wovr.envs.workers.shared_blocks import BlockShape, SharedBlocks, make_shared_file
 from wovr.envs.workers.spawning import clean_children
 from wovr.envs.workers.worker import (
@@ -182,9 +182,36 @@ class WorkerVectorEnv(ChunkVectorEnv):
         return self.observation_dict(), {"success": np.zeros(self.num_envs, bool)}
 
     def observe(self) -> Observation:
-        """The current observation of all N rows; an idle row shows a black picture and an empty instruction."""
+        """The current observation of all N rows; an idle row shows a black picture and an empty instruction.
+
+        Proprioception, where it is asked for, is 0 of rows that have ended.
+
+        Raises:
+            UserError: Proprioception is asked for, and a simulator gives none or another number of it.
+        """
         self._check_open()
-        return Observation(self._blocks.current.copy(), list(self._instructions))
+        proprio = self._proprio() if self.proprio_dim else None
+        return Observation(self._blocks.current.copy(), list(self._instructions), proprio)
+
+    def show_proprio(self, dim: int) -> None:
+        """See ChunkVectorEnv.show_proprio; whether simulators have it is known once they are started."""
+        if dim != self.proprio_dim:
+            self._add_proprio(dim)
+
+    def _proprio(self) -> np.ndarray:
+        """(N, P) float32."""
+        found = np.zeros((self.num_envs, self.proprio_dim), np.float32)
+        running = np.flatnonzero(self._active).tolist()
+        for row, values in zip(running, self.proprios(running), strict=True):
+            if values is None or len(values) != self.proprio_dim:
+                there = "none" if values is None else f"{len(values)} numbers of it"
+                raise UserError(
+                    f"the policy takes {self.proprio_dim} numbers of proprioception, environment '{self.name}' gives "
+                    f"{there}",
+                    CLONE_WITHOUT_PROPRIO,
+                )
+            found[row] = values
+        return found
 
     def sim_states(self, rows: Sequence[int] | None = None) -> list[np.ndarray | None]:
         """Current states of the simulators, (S,) float64 each, of `rows` or all; None where there is none to be had."""

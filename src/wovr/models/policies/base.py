@@ -1,4 +1,4 @@
-"""The contract of a policy: images and an instruction in, a chunk of discrete action tokens out.
+"""The contract of a policy: images, an instruction and maybe proprioception in, a chunk of action tokens out.
 
 All K x A tokens of a chunk are decoded in parallel: given the observation they are independent of each other, so a
 policy is its `logits`, and sampling, greedy decoding, log-probabilities and entropies follow from those here.
@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wovr.errors import UserError
+from wovr.errors import UserError, check_least
 from wovr.functional.chunk_sums import sum_log_probs
 from wovr.functional.coherent import coherent_log_probs, latent_nodes, tilted
 from wovr.models.checkpoint import Network, known
 from wovr.types import CHUNK, Observation
+
+MOST_SPREADS = 5.0
+"""How far from the demonstrations' mean proprioception can seem to a policy, in their standard deviations."""
 
 
 @dataclass
@@ -136,20 +139,57 @@ class Policy(Network, ABC):
         chunk: Actions of a chunk, K.
         action_dim: Dimensions of an action, A; in a training null is what the episodes have.
         bins: Tokens an action dimension is cut into.
+        proprio_dim: Numbers of proprioception that it looks at, P; 0 for none. In a training null is what the episodes
+            have.
 
     Attributes:
+        proprio_mean: (P,) float32, subtracted from proprioception.
+        proprio_spread: (P,) float32, what it is then divided by; all 0 before `fit_proprio`.
         for_rl: Names of weights that only reinforcement learning changes, and cloning leaves alone.
     """
 
     kind: ClassVar[str] = "policy"
     for_rl: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, chunk: int = CHUNK, action_dim: int | None = 4, bins: int = 33) -> None:
+    proprio_mean: Tensor
+    proprio_spread: Tensor
+
+    def __init__(
+        self, chunk: int = CHUNK, action_dim: int | None = 4, bins: int = 33, proprio_dim: int | None = 0
+    ) -> None:
         super().__init__()
         self.chunk = chunk
         self.action_dim = known("action_dim", action_dim)
         self.bins = bins
         self.tokenizer = ActionTokenizer(bins)
+        self.proprio_dim = 0
+        self.take_proprio(proprio_dim)
+
+    def take_proprio(self, dim: int | None) -> None:
+        """Look at so many numbers of proprioception.
+
+        Args:
+            dim: P; 0 for none.
+
+        Raises:
+            UserError: It is null or negative.
+        """
+        check_least("proprio_dim", dim, 0)
+        self.proprio_dim = known("proprio_dim", dim)
+        if self.proprio_dim:
+            self.register_buffer("proprio_mean", torch.zeros(self.proprio_dim))
+            self.register_buffer("proprio_spread", torch.zeros(self.proprio_dim))
+
+    def fit_proprio(self, mean: Tensor, spread: Tensor) -> None:
+        """Take the statistics of the demonstrations; a policy that has some already, from a checkpoint, keeps them.
+
+        Args:
+            mean: (P,) float.
+            spread: (P,) float, above 0.
+        """
+        if not self.proprio_spread.any():
+            self.proprio_mean.copy_(mean)
+            self.proprio_spread.copy_(spread)
 
     def split_weights(self, prefixes: Sequence[str]) -> dict[str, list[nn.Parameter]]:
         """The weights by the first of `prefixes` that their names begin with; those of none under the empty one.
@@ -168,34 +208,47 @@ class Policy(Network, ABC):
         return found
 
     @abstractmethod
-    def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
+    def logits(self, image: Tensor, instruction: Sequence[str], proprio: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of every token.
 
         Args:
             image: (N, 3, H, W) float in [-1, 1].
             instruction: N sentences.
+            proprio: (N, P) float32, normalised; None without `proprio_dim`.
 
         Returns:
             (N, K, A, bins) float.
         """
 
-    def forward(self, image: np.ndarray | Tensor, instruction: Sequence[str], temperature: float = 1.0) -> Tensor:
+    def forward(
+        self,
+        image: np.ndarray | Tensor,
+        instruction: Sequence[str],
+        temperature: float = 1.0,
+        proprio: np.ndarray | Tensor | None = None,
+    ) -> Tensor:
         """Log-probabilities of every token.
 
         Args:
             image: (N, H, W, 3) uint8.
             instruction: N sentences.
             temperature: Divides the logits, above 0.
+            proprio: (N, P) float, in the robot's units; not looked at without `proprio_dim`.
 
         Returns:
             (N, K, A, bins) float32.
 
         Raises:
-            UserError: Images of a size or type the policy cannot take, or a temperature that is not above 0.
+            UserError: Images of a size or type the policy cannot take, proprioception that is missing or of another
+                size, or a temperature that is not above 0.
         """
         if not temperature > 0:
             raise UserError(f"temperature is {temperature}", "give one above 0, or 0 to act greedily")
-        logits = self.logits(image_tensor(image, next(self.parameters()).device), instruction)
+        pictures = image_tensor(image, next(self.parameters()).device)
+        if self.proprio_dim:
+            logits = self.logits(pictures, instruction, self._normalised(proprio))
+        else:
+            logits = self.logits(pictures, instruction)
         return torch.log_softmax(logits.float() / temperature, dim=-1)
 
     @torch.no_grad()
@@ -211,7 +264,7 @@ class Policy(Network, ABC):
         """Choose a chunk of actions.
 
         Args:
-            observation: What N environments show; images as numpy or torch uint8.
+            observation: What N environments show; images as numpy or torch uint8, proprioception as either.
             temperature: Divides the logits; 0 takes the likeliest token and reports log-probabilities at temperature 1.
             noise: (N, K, A, bins) standard Gumbel noise (`gumbel_noise`): the same noise gives the same tokens. None to
                 draw it from torch's generator. Not used at temperature 0.
@@ -223,7 +276,9 @@ class Policy(Network, ABC):
         Raises:
             UserError: Images of a size or type the policy cannot take, or a negative temperature.
         """
-        log_distribution = self(observation.image, observation.instruction, temperature or 1.0)
+        log_distribution = self(
+            observation.image, observation.instruction, temperature or 1.0, proprio=observation.proprio
+        )
         if temperature == 0:
             tokens = log_distribution.argmax(-1)
         else:
@@ -263,7 +318,7 @@ class Policy(Network, ABC):
         Raises:
             UserError: Images of a size or type the policy cannot take, or a temperature that is not above 0.
         """
-        log_distribution = self(observation.image, observation.instruction, temperature)
+        log_distribution = self(observation.image, observation.instruction, temperature, proprio=observation.proprio)
         tokens = torch.as_tensor(tokens, device=log_distribution.device)
         entropy = -(log_distribution.exp() * log_distribution).sum(-1)
         if summed is None:
@@ -271,6 +326,17 @@ class Policy(Network, ABC):
         centres = self._centres(log_distribution)
         of_sums = sum_log_probs(log_distribution, centres, tokens, summed.to(tokens.device), coherence)  # (N, A)
         return TokenLogProbs(of_sums[:, None].expand(-1, self.chunk, -1), entropy)
+
+    def _normalised(self, proprio: np.ndarray | Tensor | None) -> Tensor:
+        """(N, P) in the robot's units -> (N, P) float32 of about unit spread, within MOST_SPREADS."""
+        if proprio is None or proprio.ndim != 2 or proprio.shape[1] != self.proprio_dim:
+            there = "there is none" if proprio is None else f"there are {tuple(proprio.shape)}"
+            raise UserError(
+                f"the policy takes {self.proprio_dim} numbers of proprioception, {there}",
+                "use episodes and environments of the robot it was trained on",
+            )
+        given = torch.as_tensor(proprio, device=self.proprio_mean.device, dtype=torch.float32)
+        return ((given - self.proprio_mean) / self.proprio_spread).clamp(-MOST_SPREADS, MOST_SPREADS)
 
     def _token_log_probs(self, log_distribution: Tensor, tokens: Tensor, coherence: float) -> Tensor:
         """Log-probability of each token: (N, K, A, bins) and (N, K, A) -> (N, K, A)."""

@@ -1,7 +1,8 @@
 """A vision-language-action policy small enough to train and roll out on two CPU cores.
 
 Convolutions conditioned on the instruction look at the picture; K learned queries, one an action of the chunk, attend
-to the spatial features and to the words, and a linear layer reads A x bins logits off each.
+to the spatial features, the words and, where it is asked for, one token of proprioception, and a linear layer reads
+A x bins logits off each.
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ class TinyVLA(Policy):
         text_layers: Self-attention blocks over the words.
         buckets: Hash buckets of the word and trigram vectors.
         max_words: Longest instruction in words.
+        proprio_dim: Numbers of proprioception that it looks at, P; 0 for none. In a training null is what the episodes
+            have.
 
     Attributes:
         log_sharpness: (A,) float32, logarithm of what each dimension's logits are multiplied by. How sharply a cloned
@@ -151,8 +154,9 @@ class TinyVLA(Policy):
         text_layers: int = 1,
         buckets: int = 4096,
         max_words: int = 48,
+        proprio_dim: int | None = 0,
     ) -> None:
-        super().__init__(chunk, action_dim, bins)
+        super().__init__(chunk, action_dim, bins, proprio_dim)
         self.text = TextEncoder(text_width, text_layers, buckets=buckets, max_words=max_words)
         self.image = ImageEncoder(channels, width, text_width)
         self.words = nn.Linear(text_width, width)
@@ -163,8 +167,10 @@ class TinyVLA(Policy):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
         self.log_sharpness = nn.Parameter(torch.zeros(self.action_dim))
+        if self.proprio_dim:
+            self.proprio = nn.Sequential(nn.Linear(self.proprio_dim, width), nn.GELU(), nn.Linear(width, width))
 
-    def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
+    def logits(self, image: Tensor, instruction: Sequence[str], proprio: Tensor | None = None) -> Tensor:
         """See `Policy.logits`.
 
         Raises:
@@ -179,6 +185,9 @@ class TinyVLA(Policy):
         seen = self.image(image, text.pooled)  # (N, P, width)
         context = torch.cat([seen, self.words(text.words)], dim=1)  # (N, P + words, width)
         mask = torch.cat([text.mask.new_ones(seen.shape[:2]), text.mask], dim=1)
+        if proprio is not None:
+            context = torch.cat([context, self.proprio(proprio)[:, None]], dim=1)  # (N, P + words + 1, width)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         x = self.queries.expand(len(seen), -1, -1)  # (N, K, width)
         for block in self.blocks:
             x = block(x, context, mask)

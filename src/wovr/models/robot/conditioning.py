@@ -46,6 +46,7 @@ class RobotConditioning(Conditioning):
         self.head: FollowHead | None = None
         self.action_dim = robot.action_dim
         self.told_dim = 2 * robot.proprio_dim
+        self.predicts = {"proprio": robot.proprio_dim}
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but the robot model."""
@@ -115,6 +116,12 @@ class RobotConditioning(Conditioning):
         assert isinstance(inputs, RobotInputs)
         assert inputs.states is not None
         return {"proprio": self.robot.restore(inputs.states[:, -1])}
+
+    def predicted(self, inputs: Inputs) -> dict[str, Tensor]:
+        """See `Conditioning.predicted`: the proprioception."""
+        assert isinstance(inputs, RobotInputs)
+        assert inputs.states is not None
+        return {"proprio": self.robot.restore(inputs.states[:, 1:])}
 
     @property
     def frozen(self) -> tuple[nn.Module, ...]:

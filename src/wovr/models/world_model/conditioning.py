@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -77,6 +78,7 @@ class Conditioning(Network):
         action_dim: Dimensions of the actions that it is made for, A; None for any.
         told_dim: Numbers beside each action, E.
         shown_channels: Channels of what is shown.
+        predicts: Numbers, at each frame, of what it knows to come beside frames, by name; a policy may be shown them.
         answer_channels: Channels that the network has to answer with where `read` makes latents of something else; None
             where it answers with what the world model's own head needs.
     """
@@ -85,6 +87,7 @@ class Conditioning(Network):
     action_dim: int | None = None
     told_dim: int = 0
     shown_channels: int = 0
+    predicts: Mapping[str, int] = MappingProxyType({})
     answer_channels: int | None = None
 
     def attach(self, setting: Setting) -> None:
@@ -137,6 +140,17 @@ class Conditioning(Network):
         Args:
             state: Before it.
             inputs: What `inputs` said of it.
+        """
+        return {}
+
+    def predicted(self, inputs: Inputs) -> dict[str, Tensor]:
+        """What it knows to come, of `predicts`.
+
+        Args:
+            inputs: What `inputs` said of a chunk.
+
+        Returns:
+            (B, K, ...) float32 each, after each action, in the units of `begin`'s `start`.
         """
         return {}
 

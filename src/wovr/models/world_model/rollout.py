@@ -61,6 +61,9 @@ class Imagination:
         sigmas: Noise levels at which the sampler asks the network, falling from 1; None for the model's own.
         precision: `fp32`, or `bf16` for matrix products in bfloat16 (autocast).
         compile: Let torch.compile make faster code of the model, in place, when it is first used.
+
+    Attributes:
+        predicted: What the world model's conditioning said of the last chunk, (N, K, ...) float32 each, by name.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Imagination:
         self.sigmas = sigmas
         self.precision = precision
         self._state: ImaginationState | None = None
+        self.predicted: dict[str, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +150,10 @@ class Imagination:
             )
         act = self._tensor(actions).float()
         noise = self.noise() if noise is None else noise
-        with self._autocast():
-            frames, context = self.model.imagine(state.context, act, noise.to(self.device), self.sigmas)
+        with self._autocast(), torch.no_grad():
+            inputs = self.model.inputs(state.context, act)
+            frames, context = self.model.imagine(state.context, act, noise.to(self.device), self.sigmas, inputs)
+            self.predicted = self.model.conditioning.predicted(inputs)
         self._state = ImaginationState(context, state.seeds, state.chunks + 1)
         return frames
 

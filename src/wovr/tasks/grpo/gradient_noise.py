@@ -141,10 +141,7 @@ def _objective(policy: Policy, chunks: Sequence[_Chunk], temperature: float, coh
         tokens[row, :steps] = beginning.tokens[first : first + steps]
         weight[row, :steps] = gain
         executed[row, :steps] = True
-    seen = Observation(
-        np.stack([beginning.images[number] for beginning, number, _, _ in chunks]),
-        [beginning.instruction for beginning, _, _, _ in chunks],
-    )
+    seen = Observation.join([beginning.observation(number) for beginning, number, _, _ in chunks])
     summed = executed if ratio == "chunk" else None
     found = policy.log_prob(seen, tokens, temperature=temperature, coherence=coherence, summed=summed)
     log_probs = found.log_probs  # (B, K, A)

@@ -320,10 +320,7 @@ class GRPOTraining(TrainingModule):
             part = places[begin : begin + self.micro_batch]
             picked = [(update.trajectories[row], first // chunk) for row, first in part]
             yield ChunkSamples(
-                Observation(
-                    np.stack([trajectory.images[place] for trajectory, place in picked]),
-                    [trajectory.instruction for trajectory, _ in picked],
-                ),
+                Observation.join([trajectory.observation(place) for trajectory, place in picked]),
                 self._tensor([trajectory.tokens[place] for trajectory, place in picked]),
                 self._tensor([trajectory.log_probs[place] for trajectory, place in picked]),
                 torch.stack([update.advantage[row, first // chunk] for row, first in part]).to(self.device),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.extras import needs
-from tests.models.policies.openvla.tiny import LANGUAGE, needs_openvla, tiny, tokenizer_text
+from tests.models.policies.openvla.tiny import LANGUAGE, needs_openvla, release, save_released, tiny, tokenizer_text
 from tests.models.policies.small import SENTENCES, observe
 from wovr.data.training.demonstrations import DemonstrationBatch
 from wovr.errors import UserError
 from wovr.models.checkpoint import _build, record
+from wovr.models.policies.loading import load_policy
 from wovr.models.policies.openvla.vision import CROP_AREA, fit_picture
 from wovr.tasks.behaviour_cloning import BehaviourCloningTraining
 
@@ -224,6 +226,46 @@ def test_a_checkpoint_rebuilds_it_with_nothing_else_at_hand(lora_rank: int, tmp_
             rebuilt(observation.image, observation.instruction), policy(observation.image, observation.instruction)
         )
     copy.deepcopy(policy)  # GRPO's reference
+
+
+@needs_openvla
+@pytest.mark.parametrize("lora_rank", [0, pytest.param(4, marks=needs_lora.marks)])
+def test_proprioception_is_one_more_feature_through_oft_s_projector(lora_rank: int, tmp_path: Path) -> None:
+    policy = tiny(lora_rank=lora_rank, proprio_dim=8, dtype="bfloat16")
+    weights = policy.state_dict()
+    width = LANGUAGE["hidden_size"]
+    names = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+    shapes = [tuple(weights[f"proprio_projector.{name}"].shape) for name in names]
+    assert shapes == [(width, 8), (width,), (width, width), (width,)]
+    # Both stay exact beside weights in half precision, and the projector is trained beside adapters.
+    assert {weights[name].dtype for name in weights if "proprio" in name} == {torch.float32}
+    assert all(weight.requires_grad for weight in policy.proprio_projector.parameters())
+    policy.fit_proprio(torch.zeros(8), torch.ones(8))
+    observation = observe(2, (28, 28))
+    seen: list[int] = []
+    handle = policy.language_model.model.layers[0].register_forward_hook(lambda m, a, out: seen.append(out.shape[1]))
+    with torch.no_grad():
+        says = [policy(observation.image, observation.instruction, proprio=torch.full((2, 8), v)) for v in (0.0, 2.0)]
+        assert not torch.equal(*says)
+        tiny_one = tiny()
+        handle.remove()
+        tiny_one.language_model.model.layers[0].register_forward_hook(lambda m, a, out: seen.append(out.shape[1]))
+        tiny_one(observation.image, observation.instruction)
+    assert seen[0] == seen[1] == seen[2] + 1
+    checkpoint = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    torch.save({"state_dict": checkpoint, "wovr": record({"policy": policy}, {})}, tmp_path / "p.ckpt")
+    again = load_policy(tmp_path / "p.ckpt")
+    assert {name: value.dtype for name, value in again.state_dict().items()} == {k: v.dtype for k, v in weights.items()}
+    with torch.no_grad():
+        assert torch.equal(again(observation.image, observation.instruction, proprio=torch.full((2, 8), 2.0)), says[1])
+
+
+@needs_openvla
+def test_a_released_checkpoint_gets_a_projector_of_its_own(tmp_path: Path) -> None:
+    save_released(tmp_path / "released")
+    policy = release(tmp_path / "released", proprio_dim=5)
+    assert policy.proprio_projector.fc1.weight.any()
+    assert not policy.proprio_spread.any()  # no demonstrations so far
 
 
 def test_the_crop_is_tensorflows_crop_and_resize() -> None:

@@ -20,7 +20,7 @@ from wovr.errors import UserError
 from wovr.models.policies.base import Policy
 from wovr.models.policies.openvla.actions import Gripper, OpenVLATokenizer
 from wovr.models.policies.openvla.language import Prompts, decode, make_llama, read_tokenizer
-from wovr.models.policies.openvla.vision import FusedVision, Projector, fit_picture
+from wovr.models.policies.openvla.vision import FusedVision, Projector, ProprioProjector, fit_picture
 from wovr.models.policies.openvla.weights import Shape, load_released, read_shape, read_statistics
 from wovr.types import CHUNK
 
@@ -54,6 +54,9 @@ class OpenVLAOFT(Policy):
         lora_rank: Train low-rank adapters of this rank on all linear layers instead of all weights; needs the package
             peft. 0 to train all.
         lora_alpha: Strength of the adapters; null for that of OFT, the smaller of `lora_rank` and 16.
+        proprio_dim: Numbers of proprioception that it looks at, P; 0 for none, as the paper's policy. In a training
+            null is what the episodes have. Their projector is OFT's, and is always trained anew: the released one is
+            a pickled file, and made for a continuous head.
 
     Raises:
         UserError: A package is missing, or the folder lacks something, or numbers do not go together.
@@ -79,6 +82,7 @@ class OpenVLAOFT(Policy):
         gradient_checkpointing: bool = False,
         lora_rank: int = 0,
         lora_alpha: float | None = None,
+        proprio_dim: int | None = 0,
     ) -> None:
         shape = Shape(language={"vocab_size": 32064}) if folder is None else read_shape(Path(folder))
         bins = shape.bins if bins is None else bins
@@ -123,6 +127,10 @@ class OpenVLAOFT(Policy):
             self._draw_weights()
         if lora_rank:
             self._add_adapters(lora_rank, min(lora_rank, 16) if lora_alpha is None else lora_alpha)
+        # Last: it is in no released checkpoint, is trained beside adapters too, and in float32, as they are.
+        self.take_proprio(proprio_dim)
+        if self.proprio_dim:
+            self.proprio_projector = ProprioProjector(self.proprio_dim, self.language_model.config.hidden_size)
         # What a checkpoint is rebuilt from: everything that was read from the folder, and no longer the folder.
         self.init_args |= {
             **{"folder": None, "dataset": dataset, "statistics": statistics, "tokenizer": text, "bins": bins},
@@ -142,7 +150,7 @@ class OpenVLAOFT(Policy):
                 if name not in ("embed_dim", "depth", "num_heads") or type(number) is not int:
                     raise ValueError(f"vision: {name[:40]} is none of the numbers embed_dim, depth, num_heads")
 
-    def logits(self, image: Tensor, instruction: Sequence[str]) -> Tensor:
+    def logits(self, image: Tensor, instruction: Sequence[str], proprio: Tensor | None = None) -> Tensor:
         """See `Policy.logits`.
 
         Raises:
@@ -150,6 +158,9 @@ class OpenVLAOFT(Policy):
         """
         picture = fit_picture(image, self.image_size, self.center_crop)
         patches = self.projector(self.vision_backbone(picture))  # (N, P, D)
+        if proprio is not None:
+            token = self.proprio_projector(proprio)[:, None].to(patches.dtype)  # (N, 1, D)
+            patches = torch.cat([patches, token], dim=1)  # (N, P + 1, D)
         prompts = [self.prompts(sentence) for sentence in instruction]
         slots = self.chunk * self.action_dim
         x = decode(self.language_model, patches, prompts, slots, self.prompts.end, self.gradient_checkpointing)

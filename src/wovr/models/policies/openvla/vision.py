@@ -133,6 +133,24 @@ class Projector(nn.Module):
         return self.fc3(gelu(self.fc2(gelu(self.fc1(x)))))
 
 
+class ProprioProjector(nn.Module):
+    """Proprioception to one feature of the language model, which stands after the picture's patches.
+
+    Args:
+        proprio_dim: Numbers of proprioception, P; the released ones for LIBERO take 8.
+        language_width: Features of a word.
+    """
+
+    def __init__(self, proprio_dim: int, language_width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(proprio_dim, language_width)
+        self.fc2 = nn.Linear(language_width, language_width)
+
+    def forward(self, proprio: Tensor) -> Tensor:
+        """(N, P) normalised -> (N, language_width)."""
+        return self.fc2(nn.functional.gelu(self.fc1(proprio)))
+
+
 def _vision_transformer(name: str, image_size: int, numbers: Mapping[str, Any], checkpointing: bool) -> Any:
     try:
         import timm

@@ -7,8 +7,8 @@
 
 Weights have the names of the networks' parameters here, but for `scale_factor`, which timm calls `gamma`. The released
 OFT policies that have an L1 or diffusion head keep it in files of its own beside these, pickled; those heads,
-proprioception, FiLM and second cameras are not read: the policy here speaks in tokens and looks through one camera, as
-the paper's.
+their projectors of proprioception, FiLM and second cameras are not read: the policy here speaks in tokens and looks
+through one camera, as the paper's.
 """
 
 from __future__ import annotations
