@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from wovr import cli
+from wovr.commands.pace.extending import read_chain
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -101,7 +102,7 @@ def test_a_configuration_says_how_it_is_used_and_parses(path: Path, capsys: pyte
     verb, *words = used[0]
     status, out, err = run([verb, *words, "--print_config"], capsys)
     assert status == 0, err
-    given, understood = leaves(yaml.safe_load(path.read_text())), leaves(yaml.safe_load(out))
+    given, understood = leaves(read_chain(path)), leaves(yaml.safe_load(out))  # a chain may extend another
     assert {key: understood.get(key, "absent") for key in given} == given
 
 

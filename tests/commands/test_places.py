@@ -13,7 +13,9 @@ import pytest
 
 from wovr.cli import main
 from wovr.commands.config_files import find_config, read_config_file
+from wovr.commands.pace.extending import read_chain
 from wovr.commands.pace.folders import CHAIN_FILE
+from wovr.commands.pace.main import with_environment
 from wovr.commands.pace.stages import Surroundings, read_stages
 from wovr.commands.places import BASE, HELD_OUT, PLACES, POLICY, RL, WORLD_MODEL, Finder, finished_chains
 from wovr.errors import UserError
@@ -29,8 +31,9 @@ MADE = {
 
 def write_chain(folder: Path, suite: str = "spatial", finished: float = 0.0, without: str = "") -> None:
     """Folders as conf/pace/tabletop.yaml leaves them, of files that say where they lie."""
-    declared = read_config_file(find_config("pace/tabletop"))
-    stages = read_stages(declared["stages"], 1, declared["first_round"])
+    declared = read_chain(find_config("pace/tabletop"))
+    filled = with_environment(declared["stages"], declared["variables"], {})
+    stages = read_stages(declared["stages"], 1, declared["first_round"], filled)
     given = Surroundings(folder, suite, 0)
     for stage in stages:
         write_json(folder / stage.name / STAGE_FILE, {"inputs": {"command": given.identity(stage)}, "attempts": []})

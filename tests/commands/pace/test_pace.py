@@ -255,13 +255,14 @@ def test_bad_input_is_one_line_before_anything_runs(
     assert run.ran == []
 
 
-@pytest.mark.parametrize("files", [["tabletop"], ["small", "metaworld"], ["small", "libero"]], ids="-".join)
+@pytest.mark.parametrize("name", ["tabletop", "metaworld", "libero"])
 def test_the_chains_that_come_with_the_project_are_within_their_budgets(
-    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(NOTEBOOK.parents[1])
-    configs = [word for name in files for word in ("--config", f"conf/pace/{name}.yaml")]
-    assert main(["pace", *configs, "--out", str(tmp_path / "out"), "--dry_run", "true"]) == 0
+    assert (
+        main(["pace", "--config", f"conf/pace/{name}.yaml", "--out", str(tmp_path / "out"), "--dry_run", "true"]) == 0
+    )
     printed = capsys.readouterr().out
     planned, limit = re.findall(r"real episodes: ([\d,]+), the budget is ([\d,]+)", printed)[0]
     assert planned == limit
@@ -295,11 +296,11 @@ def test_an_environment_by_name_needs_no_file_and_no_number(
 
 
 def test_an_environment_for_a_chain_that_has_no_place_for_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(NOTEBOOK.parents[1])
-    words = ["--config", "conf/pace/tabletop.yaml", "--env", "metaworld", "--dry_run", "true"]
-    assert main(["pace", *words]) == 2
+    monkeypatch.chdir(tmp_path)
+    write_chain(tmp_path)
+    assert main(["pace", "--config", "chain.yaml", "--env", "metaworld", "--dry_run", "true"]) == 2
     assert "--env is given, and no stage has a place for it; use conf/pace/small.yaml" in capsys.readouterr().err
 
 

@@ -25,9 +25,17 @@ from wovr.commands.arguments import OptionsParser, explain_arguments
 from wovr.commands.config_files import find_config_files, flag_values
 from wovr.commands.pace.budget import Budget, count_budget, planned_episodes
 from wovr.commands.pace.child import Child, command_line
+from wovr.commands.pace.extending import with_extended
 from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
 from wovr.commands.pace.run import look, run_stages, spent_seconds
-from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_stages
+from wovr.commands.pace.stages import (
+    Stage,
+    Surroundings,
+    choose_stages,
+    depends_on_proprio,
+    left_out,
+    read_stages,
+)
 from wovr.commands.pace.view import clock
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError, check_least
@@ -52,6 +60,7 @@ def pace(
     variables: dict | None = None,  # not dict[str, Any]
     budget: dict[str, int] | None = None,
     jobs: int = 1,
+    proprio: bool | None = None,
     dry_run: bool = False,
     from_stage: str | None = None,
     until: str | None = None,
@@ -64,40 +73,62 @@ def pace(
 
     Args:
         stages: Stages, each with name and command, and any of config, args, needs, title, counts, seconds, alone,
-            each_round.
+            each_round, needs_proprio, without_proprio.
         suite: Suite of the environment; {suite} in the stages.
         env: Environment, as for wovr collect; {env} in the stages. Null for what the chain says.
         env_args: Its arguments; {env_args} in the stages. Null for what the chain says.
         tasks: Comma list of task indices or names; {tasks} in the stages. Null for what the chain says, or all.
         out: Folder of the chain; {out} in the stages.
         seed: Seed; {seed} in the stages.
-        rounds: How often the stages that say each_round are repeated.
+        rounds: How often the stages that say each_round are repeated; 0 for a chain without them.
         first_round: What {previous:NAME} stands for in the first round: NAME -> a stage before the rounds.
         variables: What {NAME} in the stages stands for: NAME -> a value; null leaves the flag out.
         budget: real_episodes: most real episodes that stages may collect; more is an error before anything runs.
         jobs: Most stages that run at once. With more than one each computes with its share of the cores, and those that
             say alone with all of them while nothing else runs.
+        proprio: Whether the episodes hold proprioception, without which the stages that say needs_proprio are left out;
+            null for what the chain's first episodes hold.
         dry_run: Only show stages, their states, commands and real episodes.
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
     """
     given_too = {"env": env, "env_args": env_args, "tasks": tasks}
     filled = with_environment(stages, variables or {}, given_too)
-    chain = read_stages(stages, rounds, first_round, filled)
-    chosen = choose_stages(chain, from_stage, until)
-    limit = read_budget(budget or {})
-    check_least("jobs", jobs)
     given = Surroundings(out, suite, seed)
+    check_least("jobs", jobs)
+    limit = read_budget(budget or {})
+
+    def chain_for(holds: bool | None) -> tuple[list[Stage], list[Stage]]:
+        """The chain, and what is chosen of it; as with proprioception while nobody knows."""
+        found = read_stages(stages, rounds, first_round, filled, holds is not False)
+        return found, choose_stages(found, from_stage, until)
+
+    chain, chosen = chain_for(proprio)
     check_chain(given)
+    depends = depends_on_proprio(stages)
+    left = left_out(stages, rounds)
+    if depends and proprio is None and (proprio := hold_proprio(chain, given)) is not None:
+        chain, chosen = chain_for(proprio)
+    if depends and proprio is False:
+        print(without_proprio("this chain", left))
     if dry_run:
         count = count_budget(chain, limit, finished_folders(chain, given))
         show_plan(chain, chosen, given, count)
+        if depends and proprio is None:
+            print(f"if the first episodes hold no proprioception: without {', '.join(left) or 'no stage'}")
         count.check()
         return
     count_budget(chain, limit, finished_folders(chain, given)).check()
     with only_run(out, _LOCK_SECONDS) as lock:
         claim_folder(given)
         descriptors = [] if lock is None else [lock]
+        if depends and proprio is None and (first := first_collection(chosen)) is not None:
+            # Of one's own environment nobody knows what it gives, before it has given something.
+            begun = chosen[: chosen.index(first) + 1]
+            run_stages(chain, begun, given, jobs=jobs, launch=Child, descriptors=descriptors)
+            if hold_proprio(chain, given) is False:
+                print(without_proprio(first.name, left))
+                chain, chosen = chain_for(False)
         run_stages(chain, chosen, given, jobs=jobs, launch=Child, descriptors=descriptors)
         from wovr.commands.report.chain import write_report  # imports what draws and reads videos
 
@@ -105,6 +136,30 @@ def pace(
         changed = [stage.name for stage in chain if is_finished(stage, given) and stage.name not in finished]
         path = write_report(chain, given, count_budget(chain, limit, finished), rounds, changed)
     print(f"report: {path}")
+
+
+def first_collection(chain: Sequence[Stage]) -> Stage | None:
+    """The stage that collects the first episodes."""
+    return next((stage for stage in chain if stage.verb == "collect"), None)
+
+
+def without_proprio(whose: str, left: Sequence[str]) -> str:
+    """What is said of a chain whose episodes hold no proprioception, and of the stages that are left out."""
+    return f"the episodes of {whose} hold no proprioception: left out are {', '.join(left) or 'no stages'}"
+
+
+def hold_proprio(chain: Sequence[Stage], given: Surroundings) -> bool | None:
+    """Whether the first episodes that a chain collects hold proprioception; None before they are there.
+
+    Raises:
+        UserError: They are broken.
+    """
+    first = first_collection(chain)
+    if first is None or not is_finished(first, given):
+        return None
+    from wovr.data.store.reader import EpisodeStore  # imports what reads videos
+
+    return EpisodeStore(given.folder(first.name)).proprio_dim > 0
 
 
 def with_environment(stages: Sequence[Any], variables: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +267,7 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument(
         "--from", type=str | None, default=None, help="Begin with this stage and take those before it as they are."
     )
-    words = find_config_files(default_chain(args))
+    words = with_extended(find_config_files(default_chain(args)))
     try:
         parsed = parser.parse_args(words)
     except ArgumentError as error:

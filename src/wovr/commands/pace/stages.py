@@ -16,7 +16,11 @@ from typing import Any
 from wovr.commands.config_files import find_config, read_config_file
 from wovr.errors import UserError, check_least
 
-KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round")
+PROPRIO = ("needs_proprio", "without_proprio")
+"""What a stage may declare of episodes that hold no proprioception: whether it is left out, and other args, of which
+null takes a flag away."""
+
+KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round", *PROPRIO)
 """What a stage may declare."""
 
 COUNTS = ("budget", "evaluation", "baseline")
@@ -102,30 +106,33 @@ def read_stages(
     rounds: int = 1,
     first_round: Mapping[str, str] | None = None,
     variables: Mapping[str, Any] | None = None,
+    proprio: bool = True,
 ) -> list[Stage]:
     """The stages of a chain, in an order in which each comes after what it needs, else as declared.
 
     Args:
         declared: What YAML says of each; see KEYS.
-        rounds: How often the stages with `each_round: true` are repeated, 1 or more. From a stage of a round
+        rounds: How often the stages with `each_round: true` are repeated; 0 leaves them out. From a stage of a round
             `{stage:NAME}` is the one of its own round and `{previous:NAME}` the one of the round before; from others
             `{stage:NAME}` is that of the last round.
         first_round: What `{previous:NAME}` stands for in the first round.
         variables: What `{NAME}` stands for: by itself in place of a value the very value (null: the flag is left out),
             in a text its text.
+        proprio: Whether the episodes hold proprioception, see PROPRIO.
 
     Raises:
         UserError: An unknown key, a value of the wrong kind, a name that comes twice, an unknown name in `needs` or in
             a variable, an unknown variable or one whose name is taken, stages that need each other, a config file that
             does not exist.
     """
-    check_least("rounds", rounds)
+    check_least("rounds", rounds, 0)
     if not declared:
         raise UserError("stages: the chain has none", "declare some, as conf/pace/tabletop.yaml does")
     check_variables(variables or {})
     for number, entry in enumerate(declared, 1):
         _check(entry, number)
-    declared = [_with_variables(entry, variables or {}) for entry in declared]
+    declared = [_for_episodes(entry, proprio) for entry in declared if proprio or not entry.get("needs_proprio")]
+    declared = [_with_variables(entry, variables or {}) for entry in declared if rounds or not entry.get("each_round")]
     repeated = {entry["name"] for entry in declared if entry.get("each_round")}
     once = [entry["name"] for entry in declared]
     for name in once:
@@ -135,7 +142,7 @@ def read_stages(
     before: list[Stage] = []
     last = max((number for number, entry in enumerate(declared) if entry["name"] in repeated), default=-1)
     blocks = [declared[: last + 1]] if last >= 0 else []
-    for number in range(1, rounds + 1):
+    for number in range(1, max(1, rounds) + 1):
         for entry in blocks[0] if blocks else declared:
             if number == 1 or entry["name"] in repeated:
                 before.append(references.stage(entry, number))
@@ -293,7 +300,9 @@ def _check(entry: Any, number: int) -> None:
         raise UserError(f"{where}: counts is '{entry['counts']}'", f"give one of {', '.join(COUNTS)}")
     if not isinstance(entry.get("seconds") or 0, int | float):
         raise UserError(f"{where}: seconds is '{entry['seconds']}'", "give a number")
-    for flag in ("alone", "each_round"):
+    if not isinstance(entry.get("without_proprio") or {}, Mapping):
+        raise UserError(f"{where}: without_proprio is no mapping", "write without_proprio: {flag: value}, as args")
+    for flag in ("alone", "each_round", "needs_proprio"):
         if not isinstance(entry.get(flag) or False, bool):
             raise UserError(f"{where}: {flag} is '{entry[flag]}'", "give true or false")
 
@@ -309,6 +318,25 @@ def check_variables(variables: Mapping[str, Any]) -> None:
             raise UserError(f"variables: '{name}' is the chain's own", "choose another name")
         if not re.fullmatch("[a-z_]+", str(name)):
             raise UserError(f"variables: '{name}' cannot stand in braces", "use small letters and _")
+
+
+def depends_on_proprio(declared: Sequence[Any]) -> bool:
+    """Whether the stages of a chain differ by what the episodes hold."""
+    return any(key in entry for entry in declared if isinstance(entry, Mapping) for key in PROPRIO)
+
+
+def left_out(declared: Sequence[Mapping[str, Any]], rounds: int) -> list[str]:
+    """Names of the stages that episodes without proprioception do without."""
+    there = [entry for entry in declared if rounds or not entry.get("each_round")]
+    return [str(entry["name"]) for entry in there if entry.get("needs_proprio")]
+
+
+def _for_episodes(entry: Mapping[str, Any], proprio: bool) -> dict[str, Any]:
+    """A declared stage with the args for episodes with or without proprioception."""
+    if proprio or not (others := entry.get("without_proprio")):
+        return dict(entry)
+    args = {**(entry.get("args") or {}), **others}
+    return {**entry, "args": {key: value for key, value in args.items() if key not in others or value is not None}}
 
 
 def _with_variables(entry: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
