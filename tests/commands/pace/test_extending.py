@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.commands.pace.test_pace import InProcess
+from tests.commands.pace.test_pace import NOTEBOOK, InProcess
 from tests.envs.test_rollout import POINT
 from wovr.cli import main
 from wovr.commands.pace import main as pace
@@ -169,3 +170,23 @@ def test_a_chain_finds_out_that_there_is_no_proprioception(
     assert type(model.conditioning) is Conditioning
     assert list(run_small(tmp_path, monkeypatch, "--until", "wm_fit")) == []
     assert "the episodes of this chain hold no proprioception" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--env", "metaworld", "--env_args", "{action_repeat: 3, horizon: 210}", "--suite", "mt10", "--tasks", "2"]],
+)
+def test_the_budget_of_table_3(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(NOTEBOOK.parents[1])
+    words = ["pace", "--config", "conf/pace/few.yaml", *more, "--out", str(tmp_path / "out"), "--dry_run", "true"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "real episodes: 160, the budget is 160" in printed
+    collected = re.findall(r"wovr collect --env (\S+) .*--tasks (\d) --episodes (\d+)", printed)
+    task = ("metaworld", "2") if more else ("tabletop", "0")
+    assert collected == [(*task, "10"), (*task, "150")]
+    assert ("action_repeat" in printed) == bool(more)
+    assert "rl_fit" in printed
+    assert "refit:" not in printed
