@@ -96,10 +96,9 @@ class DemonstrationSamples:
         self.where = np.concatenate(where)  # (samples, 3): row of the instruction, episode, t
         self.proprio: np.ndarray | None = None
         if with_proprio and store.proprio_dim:
-            known = [
-                store.signals(episode)["proprio"][: len(rows)] for episode, rows in zip(self.frames, where[1:], strict=True)
-            ]
-            self.proprio = np.concatenate(known)  # (samples, P)
+            used = zip(self.frames, where[1:], strict=True)
+            known = [store.signals(episode)["proprio"][: len(rows)] for episode, rows in used]
+            self.proprio = np.concatenate([np.zeros((0, store.proprio_dim), np.float32), *known])  # (samples, P)
 
     def __len__(self) -> int:
         """Number of samples."""
