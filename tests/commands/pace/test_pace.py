@@ -231,7 +231,7 @@ def test_a_failing_stage_is_named_with_its_log_and_command(
         ({}, ["--from", "b"], "stage 'a' is needed and not finished"),
         ({"budget": {"real_episodes": 1}}, [], "budget.real_episodes is 1, and the chain takes 2 (a 2)"),
         ({"budget": {"episodes": 1}}, [], "budget: unknown key 'episodes'"),
-        ({}, ["--rounds", "0"], "rounds is 0"),
+        ({}, ["--rounds=-1"], "rounds is -1"),
         ({}, ["--sweet", "x"], "see: wovr pace --help"),
         ({"stages": [{"name": "a", "command": "fit", "config": "no.yaml"}]}, [], "stage 'a': config no.yaml: no such"),
     ],
