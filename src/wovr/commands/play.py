@@ -106,7 +106,8 @@ def _engine(
     options: dict[str, Any],
 ) -> Engine:
     """What all tabs share, from checkpoints that fit each other."""
-    from wovr.envs.actors.policy import check_actions
+    from wovr.envs.actors.policy import check_fit
+    from wovr.envs.base import CLONE_WITHOUT_PROPRIO
     from wovr.envs.imagined.env import make_imagined_env
     from wovr.envs.imagined.parts import check_chunk, check_value, load_value
     from wovr.models.policies.base import Policy
@@ -125,7 +126,11 @@ def _engine(
     policies: dict[str, Policy] = {}
     for checkpoint in words(policy):
         loaded = load_policy(Path(checkpoint))
-        check_actions(loaded, imagined, checkpoint)
+        if loaded.proprio_dim:
+            raise UserError(
+                f"{checkpoint}: takes proprioception, and a game shows pictures only", CLONE_WITHOUT_PROPRIO
+            )
+        check_fit(loaded, imagined, checkpoint)
         check_chunk(loaded, imagined.chunk, checkpoint)
         policies[_name(checkpoint, policies)] = loaded.to(place)
     simulator, note = _simulator(env, env_args, starts)

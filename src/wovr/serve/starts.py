@@ -39,6 +39,7 @@ class StoredStarts(TaskPool):
         self.store = store = EpisodeStore(*folders)
         self.image_size, self.action_dim = store.image_size, store.action_dim
         self.fps = float(store.datasets[0]["fps"])
+        self.action_repeat = store.action_repeat
         self.origin = Origin.of(store)
         there = sorted({entry.meta.suite for entry in store.entries})
         for suite in suites:

@@ -27,15 +27,9 @@ from wovr.commands.pace.budget import Budget, count_budget, planned_episodes
 from wovr.commands.pace.child import Child, command_line
 from wovr.commands.pace.extending import with_extended
 from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
+from wovr.commands.pace.proprioception import depends_on_proprio, left_out
 from wovr.commands.pace.run import look, run_stages, spent_seconds
-from wovr.commands.pace.stages import (
-    Stage,
-    Surroundings,
-    choose_stages,
-    depends_on_proprio,
-    left_out,
-    read_stages,
-)
+from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_stages
 from wovr.commands.pace.view import clock
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError, check_least

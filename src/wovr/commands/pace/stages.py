@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wovr.commands.config_files import find_config, read_config_file
+from wovr.commands.pace.proprioception import PROPRIO, for_episodes
 from wovr.errors import UserError, check_least
-
-PROPRIO = ("needs_proprio", "without_proprio")
-"""What a stage may declare of episodes that hold no proprioception: whether it is left out, and other args, of which
-null takes a flag away."""
 
 KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round", *PROPRIO)
 """What a stage may declare."""
@@ -131,7 +128,7 @@ def read_stages(
     check_variables(variables or {})
     for number, entry in enumerate(declared, 1):
         _check(entry, number)
-    declared = [_for_episodes(entry, proprio) for entry in declared if proprio or not entry.get("needs_proprio")]
+    declared = [for_episodes(entry, proprio) for entry in declared if proprio or not entry.get("needs_proprio")]
     declared = [_with_variables(entry, variables or {}) for entry in declared if rounds or not entry.get("each_round")]
     repeated = {entry["name"] for entry in declared if entry.get("each_round")}
     once = [entry["name"] for entry in declared]
@@ -318,25 +315,6 @@ def check_variables(variables: Mapping[str, Any]) -> None:
             raise UserError(f"variables: '{name}' is the chain's own", "choose another name")
         if not re.fullmatch("[a-z_]+", str(name)):
             raise UserError(f"variables: '{name}' cannot stand in braces", "use small letters and _")
-
-
-def depends_on_proprio(declared: Sequence[Any]) -> bool:
-    """Whether the stages of a chain differ by what the episodes hold."""
-    return any(key in entry for entry in declared if isinstance(entry, Mapping) for key in PROPRIO)
-
-
-def left_out(declared: Sequence[Mapping[str, Any]], rounds: int) -> list[str]:
-    """Names of the stages that episodes without proprioception do without."""
-    there = [entry for entry in declared if rounds or not entry.get("each_round")]
-    return [str(entry["name"]) for entry in there if entry.get("needs_proprio")]
-
-
-def _for_episodes(entry: Mapping[str, Any], proprio: bool) -> dict[str, Any]:
-    """A declared stage with the args for episodes with or without proprioception."""
-    if proprio or not (others := entry.get("without_proprio")):
-        return dict(entry)
-    args = {**(entry.get("args") or {}), **others}
-    return {**entry, "args": {key: value for key, value in args.items() if key not in others or value is not None}}
 
 
 def _with_variables(entry: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
