@@ -21,6 +21,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 ROOMS = [
     "allocation",
+    "processes",
     "printing",
     "errors",
     "failures",

@@ -35,7 +35,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["e"], {"evaluate"}),
         (["evaluate", "--hor"], {"--horizon", "--horizons"}),  # of two programs
         (["evaluate", "--metrics", "fv"], {"fvd", "fvd[idm]"}),
-        (["fit", "--config", "wm_"], {"wm_small", "wm_wan5b"}),
+        (["fit", "--config", "wm_"], {"wm_small"}),
         (["fit", "--resume", ""], {"true", "false"}),
         (["fit", "--trainer.max_s"], {"--trainer.max_steps"}),
         (["fit", "--data.folde"], {"--data.folder"}),

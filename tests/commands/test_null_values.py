@@ -26,8 +26,8 @@ TAKEN = [
     ("wm.yaml", f"{WORLD}.head_hidden"),  # a number
     ("wm.yaml", f"{WORLD}.backbone.init_args.out_channels"),  # three levels down
     ("wm.yaml", "trainer.callbacks"),  # a list of classes
-    ("bc_openvla.yaml", "model.init_args.policy.init_args.folder"),  # a path
-    ("bc_openvla.yaml", "model.init_args.policy.init_args.language"),  # a mapping
+    ("paper/bc_openvla.yaml", "model.init_args.policy.init_args.folder"),  # a path
+    ("paper/bc_openvla.yaml", "model.init_args.policy.init_args.language"),  # a mapping
     ("reward.yaml", "model.init_args.ema_decay"),
     ("rl.yaml", "model.part_lr"),  # a mapping of an option without class_path
     ("rl.yaml", "cut_after"),
@@ -78,7 +78,7 @@ def test_null_is_taken_as_from_a_file(file: str, key: str, tmp_path: Path) -> No
 def test_null_inside_a_list_or_mapping_is_null() -> None:
     key = "model.init_args.policy.init_args.language"
     text = '{name: null, title: "it\'s \\"so\\"", depth: 2}'
-    language = found(parsed("bc_openvla.yaml", f"--{key}", text), key)
+    language = found(parsed("paper/bc_openvla.yaml", f"--{key}", text), key)
     assert language == {"name": None, "title": 'it\'s "so"', "depth": 2}
 
 

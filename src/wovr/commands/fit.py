@@ -40,6 +40,7 @@ from wovr.commands.places import RUNS, Finder
 from wovr.commands.run_options import of_the_result, read_options
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import KEY, check_weights, read_checkpoint
+from wovr.processes import launched_processes
 from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, refuse_changes, write_json
 from wovr.tasks.base import TrainingModule
 
@@ -139,7 +140,13 @@ class FitCLI(LightningCLI):
         if not isinstance(self.config.trainer, jsonargparse.Namespace):
             raise UserError(f"trainer is {self.config.trainer!r}", "give its options, e.g. trainer: {max_steps: 4000}")
         self.find_inputs()
+        self.take_processes()
         self.open_folder()
+
+    def take_processes(self) -> None:
+        """Let a launcher decide how many processes there are: they are there already."""
+        if (launched := launched_processes()).count > 1:
+            self.config.trainer.devices, self.config.trainer.num_nodes = launched.here, launched.machines
 
     def find_inputs(self) -> None:
         """Choose the folder, and find what the options name by its place; see `wovr.commands.places`.

@@ -76,6 +76,7 @@ class RlCLI(FitCLI):
         self.find_inputs()
         if self.config.suite is None:
             self.config.suite = self._find_suite()
+        self.take_processes()
         self.rollouts, self.suite = self._read_rollouts(), str(self.config.suite)
         self.open_folder()
 

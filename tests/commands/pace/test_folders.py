@@ -27,7 +27,14 @@ class FakeVerb:
         self.found: dict[str, list[str]] = {}
         self.ended: list[str] = []
 
-    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> FakeVerb:
+    def __call__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        descriptors: Sequence[int],
+        threads: int | None,
+        launcher: Sequence[str],
+    ) -> FakeVerb:
         self.folder, self.words, self.seconds = Path(words[-1]), list(words[:-1]), 0.0
         self.ran.append(self.folder.name)
         self.found[self.folder.name] = sorted(path.name for path in self.folder.iterdir())

@@ -52,7 +52,14 @@ class InProcess:
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> Finished:
+    def __call__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        descriptors: Sequence[int],
+        threads: int | None,
+        launcher: Sequence[str],
+    ) -> Finished:
         self.ran.append(Path(words[-1]).name)
         started = time.monotonic()
         with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):

@@ -30,7 +30,14 @@ class Clockwork:
         self.killed: list[str] = []
         self.deaf = deaf
 
-    def __call__(self, words: Sequence[str], log: Path, descriptors: Sequence[int], threads: int | None) -> One:
+    def __call__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        descriptors: Sequence[int],
+        threads: int | None,
+        launcher: Sequence[str],
+    ) -> One:
         name = Path(words[-1]).name
         self.beside[name] = list(self.running)
         self.running.append(name)

@@ -54,9 +54,24 @@ class Progress:
     line: str
 
 
-def command_line(words: Sequence[str]) -> str:
-    """What to type to run the words by hand."""
-    return f"wovr {shlex.join(words)}"
+def command_line(words: Sequence[str], launcher: Sequence[str] = ()) -> str:
+    """What to type to run the words by hand.
+
+    torchrun runs a module (`-m wovr`), other launchers (srun, mpirun) whatever program they are given.
+    """
+    front = [*launcher, "-m", "wovr"] if _is_torchrun(launcher) else [*launcher, "wovr"]
+    return shlex.join([*front, *words])
+
+
+def _is_torchrun(launcher: Sequence[str]) -> bool:
+    return tuple(launcher[:1]) == ("torchrun",)
+
+
+def _program(launcher: Sequence[str]) -> list[str]:
+    """What stands before the words, with this very interpreter wherever it is ours to say."""
+    if _is_torchrun(launcher):
+        return [sys.executable, "-m", "torch.distributed.run", *launcher[1:], "-m", "wovr"]
+    return [*launcher, sys.executable, "-m", "wovr"]
 
 
 class Child:
@@ -67,23 +82,30 @@ class Child:
         log: The log.
         descriptors: Descriptors to inherit.
         threads: Threads it may compute with; None for as many as it likes.
+        launcher: Words of a command that starts several processes of it, e.g. `torchrun --nproc_per_node 8`; none for
+            one process.
 
     Raises:
         UserError: The log cannot be written.
     """
 
     def __init__(
-        self, words: Sequence[str], log: Path, descriptors: Sequence[int] = (), threads: int | None = None
+        self,
+        words: Sequence[str],
+        log: Path,
+        descriptors: Sequence[int] = (),
+        threads: int | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self._started = time.monotonic()
         limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as file:
-                file.write(f"$ {command_line(words)}\n".encode())
+                file.write(f"$ {command_line(words, launcher)}\n".encode())
                 file.flush()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "wovr", *words],
+                    [*_program(launcher), *words],
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,

@@ -14,6 +14,8 @@ budget, its sizes, and that the classifier is refined beside the world model.
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from wovr.commands.pace.child import Child, command_line
 from wovr.commands.pace.extending import with_extended
 from wovr.commands.pace.folders import DONE, Fingerprints, check_chain, claim_folder
 from wovr.commands.pace.proprioception import depends_on_proprio, left_out
-from wovr.commands.pace.run import look, run_stages, spent_seconds
+from wovr.commands.pace.run import Launcher, look, run_stages, spent_seconds
 from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_stages
 from wovr.commands.pace.view import clock
 from wovr.commands.terminal import table_console
@@ -37,6 +39,9 @@ from wovr.runs import only_run
 
 TABLETOP, SMALL = "conf/pace/tabletop.yaml", "conf/pace/small.yaml"
 """Chains: the tabletop's own, and one of a smaller size for any environment."""
+
+SHARED_OUT = ("fit", "rl")
+"""Verbs whose work several processes of one command share."""
 
 _LOCK_SECONDS = 10.0  # for the stage of a killed chain to end
 
@@ -55,6 +60,8 @@ def pace(
     budget: dict[str, int] | None = None,
     jobs: int = 1,
     proprio: bool | None = None,
+    launcher: str | None = None,
+    launched: list[str] = ["fit", "rl"],  # noqa: B006 (jsonargparse shows it as the default)
     dry_run: bool = False,
     from_stage: str | None = None,
     until: str | None = None,
@@ -82,6 +89,10 @@ def pace(
             say alone with all of them while nothing else runs.
         proprio: Whether the episodes hold proprioception, without which the stages that say needs_proprio are left out;
             null for what the chain's first episodes hold.
+        launcher: What is put in front of commands that share their work out over processes, e.g. "torchrun
+            --nproc_per_node 8" or "srun --ntasks 16"; null for one process each, or as many as a training's
+            trainer.devices says.
+        launched: Verbs that it is put in front of, but for stages that say launch: false.
         dry_run: Only show stages, their states, commands and real episodes.
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
@@ -89,6 +100,7 @@ def pace(
     given_too = {"env": env, "env_args": env_args, "tasks": tasks}
     filled = with_environment(stages, variables or {}, given_too)
     given = Surroundings(out, suite, seed)
+    in_front = read_launcher(launcher, launched)
     check_least("jobs", jobs)
     limit = read_budget(budget or {})
 
@@ -107,7 +119,7 @@ def pace(
         print(without_proprio("this chain", left))
     if dry_run:
         count = count_budget(chain, limit, finished_folders(chain, given))
-        show_plan(chain, chosen, given, count)
+        show_plan(chain, chosen, given, count, in_front)
         if depends and proprio is None:
             print(f"if the first episodes hold no proprioception: without {', '.join(left) or 'no stage'}")
         count.check()
@@ -119,11 +131,11 @@ def pace(
         if depends and proprio is None and (first := first_collection(chosen)) is not None:
             # Of one's own environment nobody knows what it gives, before it has given something.
             begun = chosen[: chosen.index(first) + 1]
-            run_stages(chain, begun, given, jobs=jobs, launch=Child, descriptors=descriptors)
+            run_stages(chain, begun, given, jobs=jobs, launch=Child, launcher=in_front, descriptors=descriptors)
             if hold_proprio(chain, given) is False:
                 print(without_proprio(first.name, left))
                 chain, chosen = chain_for(False)
-        run_stages(chain, chosen, given, jobs=jobs, launch=Child, descriptors=descriptors)
+        run_stages(chain, chosen, given, jobs=jobs, launch=Child, launcher=in_front, descriptors=descriptors)
         from wovr.commands.report.chain import write_report  # imports what draws and reads videos
 
         finished = finished_folders(chain, given)
@@ -205,7 +217,30 @@ def is_finished(stage: Stage, given: Surroundings) -> bool:
     return (given.folder(stage.name) / "DONE").exists()
 
 
-def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget) -> None:
+def read_launcher(launcher: str | None, launched: Sequence[str]) -> Launcher:
+    """What is put in front of commands.
+
+    Raises:
+        UserError: No command, one that is not there, or a verb whose work is not shared out.
+    """
+    for verb in launched:
+        if verb not in SHARED_OUT:
+            raise UserError(
+                f"launched names {verb}, which is one process always", f"choose from: {', '.join(SHARED_OUT)}"
+            )
+    try:
+        words = shlex.split(launcher or "")
+    except ValueError as error:
+        raise UserError(f"--launcher {launcher}: {error}", 'write it as "torchrun --nproc_per_node 8"') from error
+    # torchrun comes with torch, and is run as a module of this very interpreter.
+    if launcher is not None and not (words and (words[0] == "torchrun" or shutil.which(words[0]))):
+        raise UserError(f"--launcher {launcher!r}: no such command", "install it, or check its name")
+    return Launcher(tuple(words), frozenset(launched))
+
+
+def show_plan(
+    chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundings, count: Budget, launcher: Launcher
+) -> None:
     """Print stages with their states, then the commands, then the real episodes."""
     console = table_console()
     folders = look(chain, given, Fingerprints())
@@ -236,7 +271,7 @@ def show_plan(chain: Sequence[Stage], chosen: Sequence[Stage], given: Surroundin
         table.add_row(*row, style=None if stage.name in names else "dim")
     console.print(table)
     for stage in chosen:
-        console.print(f"{stage.name}:\n  {command_line(given.words(stage))}", soft_wrap=True)
+        console.print(f"{stage.name}:\n  {command_line(given.words(stage), launcher.of(stage))}", soft_wrap=True)
     limit = "no limit is declared" if count.limit is None else f"the budget is {count.limit:,}"
     print(f"real episodes: {count.spent:,}, {limit}; for measuring only, in brackets: {count.evaluated:,}", end="")
     print(f", and {count.per_task} a task to come" if count.per_task else "")

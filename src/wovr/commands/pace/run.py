@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,8 +54,25 @@ class Process(Protocol):
         ...
 
 
-Launch = Callable[[Sequence[str], Path, Sequence[int], int | None], Process]
-"""Starts words after `wovr`: (words, log, descriptors to inherit, threads or None)."""
+Launch = Callable[[Sequence[str], Path, Sequence[int], int | None, Sequence[str]], Process]
+"""Starts words after `wovr`: (words, log, descriptors to inherit, threads or None, words of a launcher or none)."""
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """A command that starts several processes of another, and what it is put in front of.
+
+    Attributes:
+        words: Its words, e.g. torchrun, --nproc_per_node, 8; none for no launcher.
+        verbs: Verbs whose stages it launches, but for those that say `launch: false`.
+    """
+
+    words: tuple[str, ...] = ()
+    verbs: frozenset[str] = frozenset()
+
+    def of(self, stage: Stage) -> tuple[str, ...]:
+        """What stands in front of a stage's command."""
+        return self.words if stage.launch and stage.verb in self.verbs else ()
 
 
 def look(chain: Sequence[Stage], given: Surroundings, fingerprints: Fingerprints) -> dict[str, StageFolder]:
@@ -70,6 +88,7 @@ def run_stages(
     *,
     jobs: int = 1,
     launch: Launch = Child,
+    launcher: Launcher = Launcher(),
     descriptors: Sequence[int] = (),
     console: Console | None = None,
 ) -> list[str]:
@@ -81,6 +100,7 @@ def run_stages(
         given: What variables stand for.
         jobs: Most that run at once.
         launch: Starts a command.
+        launcher: What is put in front of commands that share their work out.
         descriptors: Descriptors for commands to inherit.
         console: Where to show what happens.
 
@@ -110,7 +130,16 @@ def run_stages(
                         view.skip(stage, spent_seconds(folder.record))
                         break  # what needs it may be startable now
                     running.append(
-                        _Running(folder, state, given.words(stage), view, launch, descriptors, _threads(stage, jobs))
+                        _Running(
+                            folder,
+                            state,
+                            given.words(stage),
+                            view,
+                            launch,
+                            descriptors,
+                            _threads(stage, jobs),
+                            launcher.of(stage),
+                        )
                     )
                     ran.append(stage.name)
                 before = len(running)
@@ -188,9 +217,10 @@ class _Running:
         launch: Launch,
         descriptors: Sequence[int],
         threads: int | None,
+        launcher: Sequence[str],
     ) -> None:
         self.folder, self.stage, self.log = folder, folder.stage, folder.path / LOG_FILE
-        self.command = command_line(words)
+        self.command = command_line(words, launcher)
         if state == CHANGED:
             state = f"again, changed: {folder.changes()}"
             state += f"; what was there is kept as {kept}" if (kept := folder.kept_as()) is not None else ""
@@ -198,7 +228,7 @@ class _Running:
         self.before = spent_seconds(self.record)
         self.attempt = self.record["attempts"][-1]
         view.start(self.stage, self.command, state, self.before)
-        self.process = launch(words, self.log, descriptors, threads)
+        self.process = launch(words, self.log, descriptors, threads, launcher)
 
     def has_ended(self, view: ChainView) -> bool:
         """Look at it, and finish its folder if it has.

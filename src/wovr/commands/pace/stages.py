@@ -17,7 +17,10 @@ from wovr.commands.config_files import find_config, read_config_file
 from wovr.commands.pace.proprioception import PROPRIO, for_episodes
 from wovr.errors import UserError, check_least
 
-KEYS = ("name", "command", "config", "args", "needs", "title", "counts", "seconds", "alone", "each_round", *PROPRIO)
+KEYS = (
+    *("name", "command", "config", "args", "needs", "title", "counts", "seconds"),
+    *("alone", "launch", "each_round", *PROPRIO),
+)
 """What a stage may declare."""
 
 COUNTS = ("budget", "evaluation", "baseline")
@@ -45,6 +48,7 @@ class Stage:
             that is held to the budget on its own.
         seconds: What it took somebody; a guess of what is left of the chain is made from it. None for unknown.
         alone: Nothing else runs while it does, and all cores are its own.
+        launch: The chain's launcher may be put in front of it.
         round: 1, 2, ...
     """
 
@@ -57,6 +61,7 @@ class Stage:
     counts: str = "budget"
     seconds: float | None = None
     alone: bool = False
+    launch: bool = True
     round: int = 1
 
     @property
@@ -194,6 +199,7 @@ class References:
             counts=str(entry.get("counts") or COUNTS[0]),
             seconds=entry.get("seconds"),
             alone=bool(entry.get("alone")),
+            launch=entry.get("launch") is not False,
             round=number if name in self.repeated else 1,
         )
 
@@ -299,7 +305,7 @@ def _check(entry: Any, number: int) -> None:
         raise UserError(f"{where}: seconds is '{entry['seconds']}'", "give a number")
     if not isinstance(entry.get("without_proprio") or {}, Mapping):
         raise UserError(f"{where}: without_proprio is no mapping", "write without_proprio: {flag: value}, as args")
-    for flag in ("alone", "each_round", "needs_proprio"):
+    for flag in ("alone", "launch", "each_round", "needs_proprio"):
         if not isinstance(entry.get(flag) or False, bool):
             raise UserError(f"{where}: {flag} is '{entry[flag]}'", "give true or false")
 

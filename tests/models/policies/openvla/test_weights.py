@@ -156,7 +156,7 @@ def test_from_a_released_checkpoint_to_a_success_rate(
         "collect --policy expert --suite spatial --tasks 0 --episodes 1 --env_args.size 32 --out demos --workers 1"
     )
     assert main(collect.split()) == 0, capfd.readouterr().err
-    tiny = yaml.safe_load((ROOT / "conf" / "bc_openvla.yaml").read_text())
+    tiny = yaml.safe_load((ROOT / "conf" / "paper" / "bc_openvla.yaml").read_text())
     tiny["model"]["init_args"] |= {"lr": 0.003, "warmup_steps": 1, "shift": 1}
     tiny["model"]["init_args"]["policy"]["init_args"] |= {
         **{"folder": str(copied), "vision": VISION, "action_dim": 4, "dtype": "float32", "lora_rank": 0},

@@ -186,7 +186,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
 
 
 def test_wan5b_has_the_paper_s_size() -> None:
-    config = yaml.safe_load((CONF / "wm_wan5b.yaml").read_text())
+    config = yaml.safe_load((CONF / "paper" / "wm.yaml").read_text())
     numbers = config["model"]["init_args"]["world_model"]["init_args"]["backbone"]["init_args"]
     with torch.device("meta"):
         backbone = WanBackbone(**numbers)
