@@ -21,9 +21,9 @@ BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 ROOMS = [
     "allocation",
-    "processes",
     "printing",
     "errors",
+    "processes",
     "failures",
     "importing",
     "types",

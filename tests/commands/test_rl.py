@@ -111,7 +111,8 @@ def test_a_run_in_imagination(rl: Rl) -> None:
     result = json.loads(Path("out/metrics.json").read_text())
     assert (result["rollouts"], result["real_episodes"], result["evaluation_episodes"]) == (32, 0, 0)
     assert [row["update"] for row in result["curve"]] == [1, 2]
-    assert result["best"]["success_rate"] == max(row["success_rate_imagined"] for row in result["curve"])
+    # What is imagined with other noise does not always succeed again: the best is never believed more than it was seen.
+    assert 0 < result["best"]["success_rate"] < max(row["success_rate_imagined"] for row in result["curve"])
     assert result["best"]["by_real"] is False
     assert load_policy(Path("out/checkpoints/best.ckpt")).action_dim == 2
 

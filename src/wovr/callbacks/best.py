@@ -1,8 +1,12 @@
-"""The best checkpoint of a run of policy optimisation: by real evaluation if allowed, else by imagined SR."""
+"""The best checkpoint of a run of policy optimisation: by real evaluation, else by imagined success that lasts.
+
+Imagined success alone never chooses: a policy that has learned to exploit the world model has the most of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +16,33 @@ from lightning.pytorch.callbacks import Callback
 
 from wovr.envs.actors.base import Actor
 from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.grpo_rollouts import RolloutBatch
 from wovr.envs.rollout import EpisodeStart, roll_out
 from wovr.runs import explain_os_error
+
+Confirm = Callable[[RolloutBatch], tuple[int, int]]
+"""An update's rollouts -> how many of the successful ones succeed again, and how many there are."""
 
 
 class KeepBest(Callback):
     """Keeps the weights with the highest success rate of the rollouts that they made.
 
-    The rollouts of an update were made by the weights before it, and those are what is kept.
+    The rollouts of an update were made by the weights before it, and those are what is kept. Imagined success is
+    discounted: it is multiplied by the share of the successful rollouts that succeed when they are imagined again.
 
     Args:
         path: The checkpoint file; it holds the networks and nothing to resume from.
         patience: Stop after so many success rates in a row that are not the highest; 0 for never.
-        real: The rollouts are made in a simulator, not imagined; noted in the run's metrics.json.
+        confirm: Of imagined rollouts: given an update's, how many of the successful ones succeed again, and how many
+            there are (see `wovr.envs.confirmation`). None for rollouts made in a simulator.
 
     Attributes:
         best: The highest success rate; None before the first.
         update: Number of updates the best weights had seen.
     """
 
-    def __init__(self, path: Path, patience: int = 0, real: bool = False) -> None:
-        self.path, self.patience, self.real = path, patience, real
+    def __init__(self, path: Path, patience: int = 0, confirm: Confirm | None = None) -> None:
+        self.path, self.patience, self.confirm = path, patience, confirm
         self.best: float | None = None
         self.update = 0
         self.since_best = 0
@@ -40,8 +50,19 @@ class KeepBest(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the weights that made the rollouts of this batch, before they change."""
         mine = sum(trajectory.outcome for trajectory in batch.trajectories) / len(batch.trajectories)
-        rate = trainer.strategy.reduce(torch.tensor(mine, device=pl_module.device), reduce_op="mean")
-        self.offer(trainer, float(rate), batch.update)
+        rate = float(trainer.strategy.reduce(torch.tensor(mine, device=pl_module.device), reduce_op="mean"))
+        # Lower than the best before it is discounted, it is not the best after.
+        if self.confirm is not None and (self.best is None or rate > self.best):
+            again, successes = _summed(self.confirm(batch), trainer, pl_module)
+            rate *= again / max(successes, 1)
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/success_rate_confirmed": rate}, step=batch.update)
+        self.offer(trainer, rate, batch.update)
+
+    @property
+    def real(self) -> bool:
+        """What is compared is real success."""
+        return self.confirm is None
 
     def offer(self, trainer: Trainer, rate: float, update: int) -> None:
         """Keep the present weights if their success rate is the highest so far."""
@@ -68,8 +89,8 @@ class KeepBest(Callback):
 class RealEvaluation(KeepBest):
     """Evaluates the policy in a real environment and keeps the best weights by that.
 
-    The same episodes every time, before the first update, after every so many and after the last; the first process
-    runs them. The success rate goes into the module's `metrics` and to the loggers.
+    The same episodes every time, before the first update, after every so many and after the last; processes share them
+    out. The success rate goes into the module's `metrics` and to the loggers.
 
     Args:
         env: The real environment.
@@ -80,6 +101,7 @@ class RealEvaluation(KeepBest):
         updates: Updates of the run.
         path: As KeepBest.
         patience: As KeepBest.
+        phase: Makes a context that the episodes are run in, see `RolloutCollector`.
 
     Attributes:
         rollouts: Episodes run so far.
@@ -95,8 +117,10 @@ class RealEvaluation(KeepBest):
         updates: int,
         path: Path,
         patience: int = 0,
+        phase: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        super().__init__(path, patience, real=True)
+        super().__init__(path, patience)
+        self.phase = phase
         self.env, self.actor, self.episodes, self.seed = env, actor, list(episodes), seed
         self.every, self.updates = every, updates
         self.rollouts = 0
@@ -118,11 +142,11 @@ class RealEvaluation(KeepBest):
             self._evaluate(trainer, pl_module, done)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, update: int) -> None:
-        rate = 0.0
-        if trainer.is_global_zero:
-            found = list(roll_out(self.env, self.actor, self.episodes, self.seed))
-            rate = sum(rollout.succeeded for rollout in found) / len(found)
-        rate = float(trainer.strategy.broadcast(rate))
+        mine = self.episodes[trainer.global_rank :: trainer.world_size]
+        with self.phase():
+            succeeded = sum(rollout.succeeded for rollout in roll_out(self.env, self.actor, mine, self.seed))
+        won, run = _summed((succeeded, len(mine)), trainer, pl_module)
+        rate = won / run
         self.rollouts += len(self.episodes)
         module: Any = pl_module
         module.metrics["eval_success_rate_real"] = rate
@@ -138,3 +162,10 @@ class RealEvaluation(KeepBest):
         """Go on comparing and counting."""
         super().load_state_dict(state_dict)
         self.rollouts = state_dict["rollouts"]
+
+
+def _summed(counts: tuple[int, int], trainer: Trainer, pl_module: LightningModule) -> tuple[int, int]:
+    """The counts of all processes together."""
+    mine = torch.tensor(counts, dtype=torch.float64, device=pl_module.device)
+    first, second = trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+    return round(first), round(second)

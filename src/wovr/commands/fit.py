@@ -145,8 +145,13 @@ class FitCLI(LightningCLI):
 
     def take_processes(self) -> None:
         """Let a launcher decide how many processes there are: they are there already."""
+        trainer = self.config.trainer
         if (launched := launched_processes()).count > 1:
-            self.config.trainer.devices, self.config.trainer.num_nodes = launched.here, launched.machines
+            trainer.devices, trainer.num_nodes = launched.here, launched.machines
+            named = isinstance(trainer.strategy, jsonargparse.Namespace)
+            arguments = trainer.strategy.get("init_args", {}) if named else {}
+            if isinstance(arguments.get("data_parallel_size"), int):  # weights are shared out over all of them
+                arguments["data_parallel_size"] = launched.count // int(arguments.get("tensor_parallel_size") or 1)
 
     def find_inputs(self) -> None:
         """Choose the folder, and find what the options name by its place; see `wovr.commands.places`.

@@ -4,7 +4,7 @@ A run owns a folder, like that of `wovr fit`:
 
     OUT/config.yaml             every option, resolved
     OUT/checkpoints/last.ckpt   where the same command goes on
-    OUT/checkpoints/best.ckpt   the best policy, by real evaluation (`--eval_env`), else by the rollouts' success rate
+    OUT/checkpoints/best.ckpt   the best policy, by real evaluation (`--eval_env`), else by rollouts that succeed again
     OUT/tensorboard/            curves
     OUT/metrics.json            the curve: a row an update; rollouts, real episodes, seconds
     OUT/DONE                    there when the run is finished
@@ -13,9 +13,12 @@ A run owns a folder, like that of `wovr fit`:
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
@@ -32,6 +35,7 @@ from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_replayed_repeat, check_trained_range, check_trained_repeat, read_range
 from wovr.envs.actors.policy import PolicyActor, check_fit
 from wovr.envs.base import ChunkVectorEnv
+from wovr.envs.confirmation import confirmed_successes
 from wovr.envs.cut_simulators import CutSimulators
 from wovr.envs.episodes import plan_episodes
 from wovr.envs.grpo_rollouts import DrawnStarts, PlannedStarts, RolloutCollector, StartSource
@@ -161,6 +165,7 @@ class RlCLI(FitCLI):
             max_rollouts=given.max_real_episodes,
             real=given.env != IMAGINED,
             trust_weight=given.trust_weight,
+            phase=self.model.acting,
         )
         self.best = self._best(policy, inputs["policy"], env, seed)
         self.trainer = self.instantiate_trainer()
@@ -278,15 +283,33 @@ class RlCLI(FitCLI):
         """What keeps the best checkpoint."""
         given, path = self.rollouts, self.folder / "checkpoints" / "best.ckpt"
         if given.eval_env is None:
-            return KeepBest(path, given.patience, real=given.env != IMAGINED)
+            actions_of = partial(_actions_of, policy)
+            return KeepBest(
+                path,
+                given.patience,
+                partial(confirmed_successes, env, actions_of=actions_of, seed=seed) if given.env == IMAGINED else None,
+            )
         simulators = self._simulators(given.eval_env, given.eval_num_envs, given.eval_env_args)
         check_policy(policy, simulators, given.policy)
         tasks = choose_tasks(simulators.suites, given.eval_env, self.suite, given.tasks)
         episodes = plan_episodes(tasks, given.eval_episodes, given.eval_init_states, seed)
         actor = PolicyActor(policy, name, given.eval_temperature)
         return RealEvaluation(
-            simulators, actor, episodes, seed, given.eval_every, self.collector.updates, path, given.patience
+            simulators,
+            actor,
+            episodes,
+            seed,
+            given.eval_every,
+            self.collector.updates,
+            path,
+            given.patience,
+            self.model.acting,
         )
+
+
+def _actions_of(policy: Policy, tokens: np.ndarray) -> np.ndarray:
+    """(..., A) int64 to (..., A) float32."""
+    return policy.tokenizer.decode(torch.from_numpy(tokens)).numpy()
 
 
 def check_policy(policy: Policy, env: ChunkVectorEnv, checkpoint: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -221,6 +222,8 @@ class RolloutCollector:
         real: See RolloutBatch.
         trust_weight: Rollouts count as much as they are trusted, see `Trajectory.of`.
         on_steps: Told the number of steps simulated after every chunk.
+        phase: Makes a context that the rollouts of an update are made in; entered once an update, left when all are
+            made, by all processes alike.
 
     Raises:
         UserError: Numbers that do not fit each other.
@@ -241,6 +244,7 @@ class RolloutCollector:
         real: bool = True,
         trust_weight: bool = False,
         on_steps: Callable[[int], None] | None = None,
+        phase: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         for name, value, least in (("groups", groups, 1), ("group_size", group_size, 2), ("updates", updates, 1)):
             check_least(f"--{name}", value, least)
@@ -252,6 +256,7 @@ class RolloutCollector:
         self.groups, self.group_size, self.seed = groups, group_size, seed
         self.shared_noise, self.real, self.on_steps = shared_noise, real, on_steps
         self.trust_weight = trust_weight
+        self.phase = phase
         self.rank, self.ranks = 0, 1
         self._max_groups = None if max_rollouts is None else max_rollouts // group_size
         self.updates = updates if self._max_groups is None else min(updates, -(-self._max_groups // groups))
@@ -298,10 +303,12 @@ class RolloutCollector:
         starts = self.source.starts(update, groups)
         share = groups // self.ranks
         mine = range(self.rank * share, (self.rank + 1) * share)
-        found = {
-            rollout.number: Trajectory.of(rollout, self.actor.chunk, self.trust_weight)
-            for rollout in roll_out(self.env, self.actor, self._plan(update, starts, mine), self.seed, self.on_steps)
-        }
+        plan = self._plan(update, starts, mine)
+        with self.phase():
+            found = {
+                rollout.number: Trajectory.of(rollout, self.actor.chunk, self.trust_weight)
+                for rollout in roll_out(self.env, self.actor, plan, self.seed, self.on_steps)
+            }
         return RolloutBatch(
             update=update,
             trajectories=[found[number] for number in sorted(found)],

@@ -207,6 +207,19 @@ class Policy(Network, ABC):
                 raise UserError(f"part_lr: no weight of the policy begins with '{prefix}'", f"its parts are {parts}")
         return found
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Repeated parts, in order: what is shared out over processes piece by piece."""
+        return ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights as the network is made, in which it computes."""
+        return next(self.parameters()).dtype
+
+    def merge_adapters(self) -> None:
+        """Put low-rank adapters into the weights that they stand beside, so that all weights can be trained."""
+
     @abstractmethod
     def logits(self, image: Tensor, instruction: Sequence[str], proprio: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of every token.

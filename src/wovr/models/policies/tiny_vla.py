@@ -170,6 +170,11 @@ class TinyVLA(Policy):
         if self.proprio_dim:
             self.proprio = nn.Sequential(nn.Linear(self.proprio_dim, width), nn.GELU(), nn.Linear(width, width))
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Policy.layers`: the decoder's blocks."""
+        return list(self.blocks)
+
     def logits(self, image: Tensor, instruction: Sequence[str], proprio: Tensor | None = None) -> Tensor:
         """See `Policy.logits`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -30,8 +30,10 @@ from wovr.functional.grpo import (
     valid_steps,
 )
 from wovr.models.policies.base import Policy, TokenLogProbs
+from wovr.models.sharding import gathered, is_sharded, shard
 from wovr.tasks.base import TrainingModule, warmup_cosine
 from wovr.tasks.grpo.update import ChunkSamples, Update, recompute_log_probs, worth_after_chunks
+from wovr.tasks.grpo.waiting import wait_for_all
 from wovr.types import Observation
 
 Sums = dict[str, float]
@@ -73,6 +75,7 @@ class GRPOTraining(TrainingModule):
         epochs: Passes over the rollouts of an update.
         minibatches: Optimiser steps a pass; a minibatch is made of whole rollouts.
         micro_batch: Chunks computed at a time, which is a matter of memory only.
+        merge_adapters: Put the policy's low-rank adapters into its weights first, and train all of them.
         part_lr: Other learning rates for weights whose names begin so, e.g. {head: 0.006}; 0 freezes them.
     """
 
@@ -103,12 +106,16 @@ class GRPOTraining(TrainingModule):
         epochs: int = 1,
         minibatches: int = 4,
         micro_batch: int = 256,
+        merge_adapters: bool = False,
         part_lr: dict[str, float] | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
         self.automatic_optimization = False
         check_ranges(locals())
+        if merge_adapters:
+            policy.merge_adapters()
         self.policy = policy
+        self.compute = policy.dtype
         self.gradient_clip_val = gradient_clip_val
         self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.temperature, self.discount, self.reward_coefficient = temperature, discount, reward_coefficient
@@ -132,6 +139,43 @@ class GRPOTraining(TrainingModule):
                 f"trainer.precision is {self.trainer.precision}",
                 "use 32-true; a policy has a dtype of its own",
             )
+
+    def configure_model(self) -> None:
+        """Share the policy's weights out over the processes, where the strategy is one that does so (FSDP2).
+
+        Raises:
+            UserError: Only adapters of it are trained; or its weights would be trained in half precision, in which most
+                small steps of RL are lost.
+        """
+        if is_sharded(self.policy):
+            return
+        types = {weight.dtype for weight in self.policy.parameters() if weight.requires_grad}
+        if self.device_mesh is None:
+            if types & {torch.bfloat16, torch.float16}:
+                raise UserError(
+                    "the policy's weights are in half precision, in which RL's small steps are lost",
+                    "share them out, float32, by trainer.strategy ModelParallelStrategy (conf/paper/rl.yaml), or train "
+                    "adapters (lora_rank)",
+                )
+            return
+        trained = sum(weight.numel() for weight in self.policy.parameters() if weight.requires_grad)
+        if 2 * trained < sum(weight.numel() for weight in self.policy.parameters()):
+            raise UserError(
+                "the policy's adapters are few enough for every process, its other weights are not trained",
+                "give trainer.strategy ddp, or model.merge_adapters true",
+            )
+        shard(self.policy, self.policy.layers, self.device_mesh["data_parallel"], self.compute)
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """The policy as it is while rollouts are made: whole on every device, put together once.
+
+        Processes act different numbers of times, so nothing may be exchanged in between; at the end they wait for each
+        other.
+        """
+        with gathered(self.policy):
+            yield
+            wait_for_all()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; the warm-up is in the steps themselves."""
@@ -170,7 +214,7 @@ class GRPOTraining(TrainingModule):
         weight = step_weights(update.mask, max(1.0, count) / max(1, scale), self.normalise == "trajectory")
         # What a chunk's sum is, is known only now: an episode may have ended within it.
         if passes and not (self.ratio == "token" and self._acts_alike()):
-            batches = (samples for chosen in passes[0] for samples in self.samples(update, chosen, weight))
+            batches = (samples for chosen in passes[0] for samples in self.as_many(update, chosen, weight))
             update.trajectories = recompute_log_probs(
                 partial(self.log_probs, self.policy), batches, update.trajectories
             )
@@ -328,9 +372,19 @@ class GRPOTraining(TrainingModule):
                 [(row, first // chunk) for row, first in part],
             )
 
+    def as_many(self, update: Update, chosen: Sequence[int], weight: Tensor) -> list[ChunkSamples]:
+        """`samples`, as many in every process where weights are put together for each of them."""
+        parts = list(self.samples(update, chosen, weight))
+        if is_sharded(self.policy):
+            most = torch.tensor(len(parts), device=self.device)
+            torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+            if more := int(most) - len(parts):
+                parts += more * list(self.samples(update, (), weight))
+        return parts
+
     def _acts_alike(self) -> bool:
         """Whether log-probabilities do not depend on how many rows are computed at once: in float32 on a CPU, 1e-5."""
-        return self.device.type == "cpu" and all(p.dtype == torch.float32 for p in self.policy.parameters())
+        return self.device.type == "cpu" and self.compute == torch.float32
 
     def _optimise(
         self, update: Update, chosen: Sequence[int], weight: Tensor, sums: dict[str, float], name: str
@@ -346,7 +400,7 @@ class GRPOTraining(TrainingModule):
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         finite = True
-        parts = list(self.samples(update, chosen, weight))
+        parts = self.as_many(update, chosen, weight)
         for number, samples in enumerate(parts):
             # Micro-batches differ in number between processes: gradients are averaged with the last one only.
             with nullcontext() if number == len(parts) - 1 else self._without_sync():
@@ -355,7 +409,8 @@ class GRPOTraining(TrainingModule):
             finite = finite and bool(watched.pop("finite"))
             for key, value in watched.items():
                 sums[key] += float(value)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.gradient_clip_val)
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.gradient_clip_val)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         finite = finite and bool(norm.isfinite())
         if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise UserError(

@@ -168,6 +168,29 @@ class OpenVLAOFT(Policy):
         head = self.language_model.lm_head.weight[self.vocabulary - self.bins : self.vocabulary].flip(0)  # (bins, D)
         return (x @ head.T).unflatten(1, (self.chunk, self.action_dim))  # (N, K, A, bins)
 
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Policy.layers`: those of the Llama, and the blocks of both vision transformers that are computed."""
+        vision = self.vision_backbone
+        blocks = [*vision.featurizer.blocks[:-1], *vision.fused_featurizer.blocks[:-1]]
+        return [*self.language_model.model.layers, *blocks]
+
+    def merge_adapters(self) -> None:
+        """See `Policy.merge_adapters`; what is never computed stays untrained."""
+        if not self.init_args["lora_rank"]:
+            return
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapted = [(name, module) for name, module in self.named_modules() if isinstance(module, BaseTunerLayer)]
+        for name, module in adapted:
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(self.get_submodule(parent), child, module.get_base_layer())
+        self.init_args |= {"lora_rank": 0, "lora_alpha": None}
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self.vision_backbone.freeze_unused()
+
     @torch.no_grad()
     def _draw_weights(self) -> None:
         """Random weights as small as Llama's; norms are 1, biases 0, DINOv2's layer scale as at its own beginning."""

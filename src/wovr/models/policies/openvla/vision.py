@@ -88,6 +88,14 @@ class FusedVision(nn.Module):
         own, fused = numbers or ({}, {})
         self.featurizer = _vision_transformer(timm_models[0], image_size, own, gradient_checkpointing)
         self.fused_featurizer = _vision_transformer(timm_models[1], image_size, fused, gradient_checkpointing)
+        self.freeze_unused()
+
+    def freeze_unused(self) -> None:
+        """Take what is not computed out of the training."""
+        for network in (self.featurizer, self.fused_featurizer):
+            for unused in (network.blocks[-1], network.norm, network.attn_pool):
+                if unused is not None:
+                    unused.requires_grad_(False)
 
     @property
     def width(self) -> int:
@@ -173,7 +181,4 @@ def _vision_transformer(name: str, image_size: int, numbers: Mapping[str, Any], 
             f"vision: {name} has depth {len(network.blocks)}", "give at least 2: the last block is not used"
         )
     network.set_grad_checkpointing(checkpointing)
-    for unused in (network.blocks[-1], network.norm, network.attn_pool):
-        if unused is not None:
-            unused.requires_grad_(False)
     return network

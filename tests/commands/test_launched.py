@@ -1,0 +1,62 @@
+"""Commands under torchrun: two processes share the work of one and make the same of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from tests.commands.test_rl import CONFIG, REAL
+from tests.envs.test_rollout import make_policy, save_policy
+from wovr.models.policies.loading import load_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launched(folder: Path, processes: int, *words: str) -> str:
+    """What `torchrun --nproc_per_node PROCESSES -m wovr WORDS` prints."""
+    front = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    done = subprocess.run(
+        [sys.executable, *front, "-m", "wovr", *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_rl_with_weights_shared_out(tmp_path: Path) -> None:
+    """Two processes, each with half of every weight, of the rollouts and of the evaluation."""
+    strategy = {
+        "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+        "init_args": {"data_parallel_size": 8, "tensor_parallel_size": 1, "save_distributed_checkpoint": False},
+    }
+    model = {"lr": 1e-3, "warmup_steps": 0, "minibatches": 1, "reward_coefficient": 5.0}
+    config = CONFIG | {"model": model, "updates": 1, "trainer": {"accelerator": "cpu", "strategy": strategy}}
+    (tmp_path / "rl.yaml").write_text(yaml.safe_dump(config))
+    save_policy(tmp_path / "p.ckpt", make_policy())
+    evaluation = ["--eval_env", REAL[1], "--eval_env_args.size", "16", "--eval_episodes", "7", "--eval_num_envs", "4"]
+    words = ["rl", "--config", "rl.yaml", "--policy", "p.ckpt", "--suite", "spatial", *REAL, *evaluation]
+    results = []
+    for processes in (1, 2):
+        launched(tmp_path, processes, *words, "--out", f"out{processes}")
+        results.append(json.loads((tmp_path / f"out{processes}" / "metrics.json").read_text()))
+        assert (results[-1]["rollouts"], results[-1]["evaluation_episodes"], results[-1]["steps"]) == (16, 14, 1)
+    for name in ("success_rate_real", "eval_success_rate_real", "gradient_norm", "valid_length"):
+        one, two = (result["curve"][-1][name] for result in results)
+        assert abs(one - two) <= 1e-4 * max(1e-3, abs(one)), name
+    before, one, two = (
+        torch.cat([weight.flatten() for weight in load_policy(tmp_path / path).parameters()])
+        for path in ("p.ckpt", "out1/checkpoints/last.ckpt", "out2/checkpoints/last.ckpt")
+    )
+    assert float((one - before).abs().mean()) > 1e-4
+    assert float((one - two).abs().mean()) < 1e-2 * float((one - before).abs().mean())
