@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from wovr.errors import UserError
+
+_LOOK = 0.2  # seconds between two looks at the disk
 
 
 @dataclass(frozen=True)
@@ -16,16 +21,27 @@ class Processes:
         rank: Number of this one, from 0.
         count: All of them.
         machines: Machines that they are on, equally many on each.
+        local: Number of this one among those of its machine.
     """
 
     rank: int = 0
     count: int = 1
     machines: int = 1
+    local: int = 0
 
     @property
     def here(self) -> int:
         """Processes on this machine."""
         return self.count // self.machines
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that speaks and finishes for all."""
+        return self.rank == 0
+
+    def takes(self, number: int) -> bool:
+        """Whether a piece of work, by its number, is this process's: they take them in turn."""
+        return number % self.count == self.rank
 
 
 def launched_processes() -> Processes:
@@ -36,10 +52,11 @@ def launched_processes() -> Processes:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, count, here = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        machines = count // here if here > 0 and count % here == 0 else 0
+        machines, local = count // here if here > 0 and count % here == 0 else 0, _number("LOCAL_RANK", 0)
     # In an interactive allocation a command is one process, whatever the allocation could hold; as Lightning sees it.
     elif _number("SLURM_NTASKS", 1) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         rank, count, machines = _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_NNODES", 1)
+        local = _number("SLURM_LOCALID", 0)
     else:
         return Processes()
     if machines < 1 or count % machines or not 0 <= rank < count:
@@ -47,7 +64,19 @@ def launched_processes() -> Processes:
             f"the launcher says process {rank} of {count} on {machines} machines",
             "start equally many processes on each machine",
         )
-    return Processes(rank, count, machines)
+    return Processes(rank, count, machines, local)
+
+
+def wait_until(come: Callable[[], bool]) -> None:
+    """Wait for what another process of the command makes on the disk they share; the launcher ends all if one fails."""
+    while not come():
+        time.sleep(_LOOK)
+
+
+def wait_for(paths: Iterable[Path]) -> None:
+    """Wait until files are there, which appear whole or not at all."""
+    for path in paths:
+        wait_until(path.exists)
 
 
 def _number(name: str, default: int | None = None) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wovr.errors import UserError
+from wovr.processes import wait_until
 from wovr.renames import present_names
 
 MAX_JSON = 1 << 26
@@ -256,6 +257,8 @@ class RunFolder:
         Raises:
             UserError: The folder holds something else.
         """
+        if not is_first_process():  # it says so for all
+            return []
         finished = self.marker.exists()
         place = self.marker if self.begun is None else self.begun
         if not place.exists():
@@ -278,7 +281,13 @@ class RunFolder:
         return []
 
     def start(self) -> None:
-        """Make the folder, take back an older marker, and note the inputs in the file `begun`."""
+        """Make the folder, take back an older marker, and note the inputs in the file `begun`.
+
+        Of several processes the first does it, and the others wait until they find it done.
+        """
+        if not is_first_process():
+            wait_until(self._is_begun)
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.marker.unlink(missing_ok=True)
@@ -286,6 +295,13 @@ class RunFolder:
             raise explain_os_error(error, self.path) from error
         if self.begun is not None:
             write_json(self.begun, self.inputs)
+
+    def _is_begun(self) -> bool:
+        """Whether the file `begun`, if there is to be one, names these inputs and nothing is said to be finished."""
+        if self.begun is None:
+            return True
+        there = self.begun.exists() and not self.marker.exists()
+        return there and bool(_inputs_in(self.begun) == json.loads(json.dumps(self.inputs)))
 
     def finish(self, **result: Any) -> None:
         """Write the marker, with the inputs and whatever the command wants to be read beside them."""

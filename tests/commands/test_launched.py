@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
+from tests.commands.point_world import write_checkpoint
 from tests.commands.test_rl import CONFIG, REAL
 from tests.envs.test_rollout import make_policy, save_policy
+from tests.models.world_model.tiny_world import tiny_world
+from wovr.cli import main
 from wovr.models.policies.loading import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +36,33 @@ def launched(folder: Path, processes: int, *words: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a folder holds, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+def test_collecting_and_imagining_share_shards_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are those of one process; each has made every second shard."""
+    collect = ["collect", *REAL, "--policy", "p.ckpt", "--suite", "spatial", "--episodes", "14", "--num_envs", "4"]
+    collect += ["--shard_episodes", "4", "--workers", "1", "--device", "cpu"]
+    save_policy(tmp_path / "p.ckpt", make_policy())
+    write_checkpoint(tmp_path / "wm.ckpt", tiny_world(action_dim=2))
+    imagine = ["data", "imagine", "one", "--world_model", "wm.ckpt", "--batch_size", "5", "--restart", "8"]
+    monkeypatch.chdir(tmp_path)
+    for words, name in ((collect, ""), (imagine, "imagined_")):
+        assert main([*words, "--out", f"{name}one"]) == 0
+        said = launched(tmp_path, 2, *words, "--out", f"{name}two")
+        assert said.count("14 episodes, ") == 1
+        one, two = files(tmp_path / f"{name}one"), files(tmp_path / f"{name}two")
+        assert one == two
+        assert sum(file.endswith(".tar") for file in one) in (3, 4)
+    # A shard that is lost is made again, whoever's it was.
+    [*_, last] = sorted((tmp_path / "two").glob("*.tar"))
+    last.unlink()
+    launched(tmp_path, 2, *collect, "--out", "two")
+    assert files(tmp_path / "two") == files(tmp_path / "one")
 
 
 def test_rl_with_weights_shared_out(tmp_path: Path) -> None:

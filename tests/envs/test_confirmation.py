@@ -46,10 +46,13 @@ def test_without_noise_every_success_happens_again() -> None:
 
 
 def test_with_noise_some_do_not_and_always_the_same() -> None:
-    with rollouts(1.0) as (env, batch):
-        again, won = confirmed_successes(env, batch, actions_of, 0)
-        assert 0 < again < won
-        assert confirmed_successes(env, batch, actions_of, 0) == (again, won)
+    with rollouts(0.0) as (still, batch):
+        windy = WorkerVectorEnv(POINT, 5, 1, {"size": 16, "wind": 0.3})
+        again, won = confirmed_successes(windy, batch, actions_of, 0)
+        assert 0 < again < won == 12
+        assert confirmed_successes(windy, batch, actions_of, 0) == (again, won)
+        assert confirmed_successes(still, batch, actions_of, 0) == (12, 12)
+        windy.close()
 
 
 def test_a_failure_is_never_confirmed() -> None:

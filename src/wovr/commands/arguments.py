@@ -18,6 +18,7 @@ from wovr.commands.null_values import refuse_null
 from wovr.commands.places import Finder
 from wovr.errors import UserError, meant
 from wovr.importing import failed_import
+from wovr.processes import launched_processes
 from wovr.runs import only_run
 
 if TYPE_CHECKING:
@@ -222,4 +223,6 @@ def choose_device(device: str) -> torch.device:
         raise UserError(f"--device is '{device}'", "give auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, and no such device is at hand", "give --device cpu")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", launched_processes().local) if launched_processes().count > 1 else torch.device("cuda")

@@ -25,6 +25,7 @@ from wovr.envs.recording import RecordingPlan, record
 from wovr.envs.registry import choose_tasks
 from wovr.envs.workers.vector import WorkerVectorEnv, count_workers
 from wovr.errors import UserError, check_least
+from wovr.processes import launched_processes, wait_for
 from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION
 
@@ -51,7 +52,8 @@ def collect(
 ) -> None:
     """Act in an environment and store the episodes as shards.
 
-    The same command again finishes what is missing. The same seed gives the same bytes, whatever --workers is.
+    The same command again finishes what is missing. The same seed gives the same bytes, whatever --workers is, and
+    however many processes torchrun or Slurm has started of it: they take the shards in turn.
 
     Args:
         episodes: Episodes of all chosen tasks together; they take the tasks in turn.
@@ -70,7 +72,8 @@ def collect(
             executed, is one of every simulator.
         num_envs: Simulators side by side; part of what decides the bytes.
         workers: Simulator processes; 0 for one a processor core.
-        shard_episodes: Episodes a shard; best several times --num_envs, because each shard is run to its end.
+        shard_episodes: Episodes a shard, which is what processes share out; best several times --num_envs, because
+            each shard is run to its end.
         device: Where a checkpoint computes: auto, cpu, cuda.
     """
     for flag, value in (("episodes", episodes), ("num_envs", num_envs), ("shard_episodes", shard_episodes)):
@@ -99,9 +102,10 @@ def collect(
         dataset = read_dataset(out)
         if all((out / shard["file"]).exists() for shard in dataset["shards"]):
             check_sums((out / shard["file"], shard["sha256"]) for shard in dataset["shards"])
-            print(f"{out} is complete: {summary(dataset)}")
+            if launched_processes().is_first:
+                print(f"{out} is complete: {summary(dataset)}")
             return
-    num_workers = count_workers(workers)
+    processes, num_workers = launched_processes(), count_workers(workers)
     with closing(
         WorkerVectorEnv(
             env, num_envs, num_workers, env_args, record_states=True, steps_after_success=steps_after_success
@@ -117,22 +121,27 @@ def collect(
         run.start()
         there = check_shards(recording)
         old = [episode for shard in there.values() for episode in shard.episodes]
+        others = [index for index in range(len(recording.shards())) if not processes.takes(index)]
+        theirs = sum(len(recording.shards()[index]) for index in others if index not in there)
         with ActingProgress(
-            f"collect {suite}", episodes, len(old), sum(episode.succeeded for episode in old)
+            f"collect {suite}", episodes - theirs, len(old), sum(episode.succeeded for episode in old)
         ) as progress:
             record(
                 recording,
                 simulators,
                 actor,
                 threads=num_workers,
-                skip=list(there),
+                skip=[*there, *others],
                 on_steps=progress.steps,
                 on_rollout=lambda rollout: progress.episode(rollout.succeeded),
             )
+        if not processes.is_first:
+            return
+        wait_for(recording.paths())
         dataset = finish_dataset(out, collect=inputs, **_units(simulators))
         run.finish(success_rate=dataset["success_rate"])
     print(
-        f"{out}: {summary(dataset)}; {episodes - len(old)} episodes now, {progress.seconds:.1f} s, "
+        f"{out}: {summary(dataset)}; {episodes - theirs - len(old)} episodes now, {progress.seconds:.1f} s, "
         f"{progress.steps_per_second:,.0f} steps/s"
     )
 

@@ -38,7 +38,7 @@ def test_the_chain_of_each_suite_is_the_paper_s(
     assert [name for name in commands if name in order] == order
     front = f"{LAUNCHER} -m wovr "
     assert {name for name, text in commands.items() if text.startswith(front)} == {
-        *("wm_fit", "rl_fit", "wm_refit", "rl_refit")
+        *("wm_fit", "rl_fit", "wm_refit", "rl_refit", "collect_base", "collect_evolved", "collect_held_out")
     }
     assert f"data/LIBERO/{suite}" in commands["demos"]
     assert "--data.per_task 1 " in commands["sft_fit"]
@@ -89,7 +89,7 @@ def test_an_update_is_the_paper_s() -> None:
         (["--launcher", "no-such-launcher --nproc_per_node 8"], "no such command"),
         (["--launcher", "torchrun '8"], "No closing quotation"),
         (["--launcher", ""], "no such command"),
-        (["--launched", "[fit, report]"], "launched names report"),
+        (["--launched", "[fit, report]"], "launched names 'report'"),
     ],
 )
 def test_a_launcher_that_cannot_be(

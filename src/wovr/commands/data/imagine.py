@@ -23,6 +23,7 @@ from wovr.functional.windows import window_index
 from wovr.models.checkpoint import check_image_size, data_record, fingerprint_of
 from wovr.models.world_model.loading import load_world_model
 from wovr.models.world_model.rollout import Imagination
+from wovr.processes import launched_processes, wait_for
 from wovr.runs import RunFolder
 from wovr.types import SCHEMA_VERSION, Episode
 
@@ -43,7 +44,7 @@ def imagine_episodes(
     batch_size: int,
     seed: int,
     progress: Callable[[int], None],
-) -> str:
+) -> str | None:
     """Imagine what follows the first frame of each episode under its actions, and store it.
 
     With `restart` no frame is imagined from farther back than that, so each resembles the real one whose success it
@@ -65,7 +66,7 @@ def imagine_episodes(
         progress: Told the episodes of every finished shard.
 
     Returns:
-        What is there now, in a few words.
+        What is there now, in a few words; None where another process of the command says so.
 
     Raises:
         UserError: A world model for other actions, or a folder that holds something else.
@@ -96,12 +97,13 @@ def imagine_episodes(
     run = RunFolder(out, inputs, begun=INPUTS_FILE)
     run.refuse_others()
     run.start()
+    processes = launched_processes()
     imagination = Imagination(model.to(place), sigmas, precision, compile)
     there = complete_shards(out, NAME)
     keys = unique_keys([entry.key for entry in store.entries])
     for index, first in enumerate(range(0, count, batch_size)):
         members = chosen[first : first + batch_size]
-        if index not in there:
+        if index not in there and processes.takes(index):
             truth = [replace(store.read(member), key=keys[member]) for member in members]
             imagined = imagine_frames(imagination, truth, [seed + member for member in members], restart)
             source = f"imagined by {fingerprint}"
@@ -115,6 +117,9 @@ def imagine_episodes(
                 ],
             )
         progress(len(members))
+    if not processes.is_first:
+        return None
+    wait_for(shard_path(out, NAME, index) for index in range(-(-count // batch_size)))
     convert = next((found for one in store.datasets if (found := one.get("extra", {}).get("convert"))), None)
     dataset = finish_dataset(out, imagine=inputs, **({} if convert is None else {"convert": convert}))
     run.finish(episodes=dataset["episodes"])

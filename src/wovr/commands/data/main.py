@@ -194,7 +194,8 @@ def imagine(
             seed=seed,
             progress=advance,
         )
-    print(f"{out}: {said}, imagined")
+    if said is not None:
+        print(f"{out}: {said}, imagined")
 
 
 def _two_numbers(lead: str) -> tuple[int, int]:

@@ -40,8 +40,8 @@ from wovr.runs import only_run
 TABLETOP, SMALL = "conf/pace/tabletop.yaml", "conf/pace/small.yaml"
 """Chains: the tabletop's own, and one of a smaller size for any environment."""
 
-SHARED_OUT = ("fit", "rl")
-"""Verbs whose work several processes of one command share."""
+SHARED_OUT = ("fit", "rl", "collect", "data imagine")
+"""Commands whose work several processes share."""
 
 _LOCK_SECONDS = 10.0  # for the stage of a killed chain to end
 
@@ -61,7 +61,7 @@ def pace(
     jobs: int = 1,
     proprio: bool | None = None,
     launcher: str | None = None,
-    launched: list[str] = ["fit", "rl"],  # noqa: B006 (jsonargparse shows it as the default)
+    launched: list[str] = ["fit", "rl", "collect", "data imagine"],  # noqa: B006 (jsonargparse shows it as the default)
     dry_run: bool = False,
     from_stage: str | None = None,
     until: str | None = None,
@@ -92,7 +92,7 @@ def pace(
         launcher: What is put in front of commands that share their work out over processes, e.g. "torchrun
             --nproc_per_node 8" or "srun --ntasks 16"; null for one process each, or as many as a training's
             trainer.devices says.
-        launched: Verbs that it is put in front of, but for stages that say launch: false.
+        launched: Commands that it is put in front of, but for stages that say launch: false.
         dry_run: Only show stages, their states, commands and real episodes.
         from_stage: Begin with this stage and take those before it as they are.
         until: End after this stage.
@@ -226,7 +226,7 @@ def read_launcher(launcher: str | None, launched: Sequence[str]) -> Launcher:
     for verb in launched:
         if verb not in SHARED_OUT:
             raise UserError(
-                f"launched names {verb}, which is one process always", f"choose from: {', '.join(SHARED_OUT)}"
+                f"launched names {verb!r}, which is one process always", f"choose from: {', '.join(SHARED_OUT)}"
             )
     try:
         words = shlex.split(launcher or "")
@@ -235,7 +235,7 @@ def read_launcher(launcher: str | None, launched: Sequence[str]) -> Launcher:
     # torchrun comes with torch, and is run as a module of this very interpreter.
     if launcher is not None and not (words and (words[0] == "torchrun" or shutil.which(words[0]))):
         raise UserError(f"--launcher {launcher!r}: no such command", "install it, or check its name")
-    return Launcher(tuple(words), frozenset(launched))
+    return Launcher(tuple(words), tuple(launched))
 
 
 def show_plan(

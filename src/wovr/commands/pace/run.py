@@ -64,15 +64,16 @@ class Launcher:
 
     Attributes:
         words: Its words, e.g. torchrun, --nproc_per_node, 8; none for no launcher.
-        verbs: Verbs whose stages it launches, but for those that say `launch: false`.
+        commands: First words of the stages that it launches, but for those that say `launch: false`.
     """
 
     words: tuple[str, ...] = ()
-    verbs: frozenset[str] = frozenset()
+    commands: tuple[str, ...] = ()
 
     def of(self, stage: Stage) -> tuple[str, ...]:
         """What stands in front of a stage's command."""
-        return self.words if stage.launch and stage.verb in self.verbs else ()
+        shares = any(f"{stage.command} ".startswith(f"{command} ") for command in self.commands)
+        return self.words if stage.launch and shares else ()
 
 
 def look(chain: Sequence[Stage], given: Surroundings, fingerprints: Fingerprints) -> dict[str, StageFolder]:

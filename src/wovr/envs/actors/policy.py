@@ -17,6 +17,7 @@ from wovr.functional.coherent import latent_nodes
 from wovr.models.checkpoint import data_record
 from wovr.models.policies.base import Policy
 from wovr.models.policies.loading import load_policy, policy_fingerprint
+from wovr.processes import launched_processes
 from wovr.types import ChunkStep
 
 
@@ -61,7 +62,8 @@ class PolicyActor(Actor):
         if env.action_range is not None:
             check_trained_range(path, data_record(path), "the robot", env.action_range)
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            of_launched = f"cuda:{launched_processes().local}" if launched_processes().count > 1 else "cuda"
+            device = of_launched if torch.cuda.is_available() else "cpu"
         try:
             policy = policy.to(device)
         except (RuntimeError, AssertionError) as error:
