@@ -21,6 +21,7 @@ from wovr import __version__
 from wovr.allocation import keep_freed_memory
 from wovr.errors import Terminated, UserError, choose_from
 from wovr.failures import explain
+from wovr.processes import SHARED_OUT, is_shared_out, launched_processes
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("wovr.commands.fit", "train a model from episodes: wovr fit --config conf/bc.yaml"),
@@ -126,6 +127,11 @@ def _answer(args: Sequence[str]) -> int:
         return 0
     if args[0] not in VERBS:
         raise UserError(f"unknown verb '{args[0]}'", choose_from(args[0], VERBS))
+    if (processes := launched_processes()).count > 1 and not is_shared_out(" ".join(args[:2])):
+        raise UserError(
+            f"wovr {args[0]}: started {processes.count} times by a launcher, and its work is not shared out",
+            f"leave the launcher out; it is for {', '.join(SHARED_OUT)}",
+        )
     # `python -m wovr` looks in the current folder and the installed script does not; a class named by its import path
     # (`--env my_robot:FrankaEnv`) is found there either way. Last in the list, so it hides no package.
     if os.getcwd() not in sys.path:

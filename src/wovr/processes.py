@@ -10,6 +10,9 @@ from pathlib import Path
 
 from wovr.errors import UserError
 
+SHARED_OUT = ("fit", "rl", "collect", "data imagine")
+"""Commands whose work several processes share, by their first words."""
+
 _LOOK = 0.2  # seconds between two looks at the disk
 
 
@@ -53,9 +56,10 @@ def launched_processes() -> Processes:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, count, here = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         machines, local = count // here if here > 0 and count % here == 0 else 0, _number("LOCAL_RANK", 0)
-    # In an interactive allocation a command is one process, whatever the allocation could hold; as Lightning sees it.
-    elif _number("SLURM_NTASKS", 1) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        rank, count, machines = _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_NNODES", 1)
+    # Of a step, which srun starts. What stands in a batch script by itself is one process, whatever the job could hold.
+    elif _number("SLURM_STEP_NUM_TASKS", 1) > 1:
+        rank, count = _number("SLURM_PROCID"), _number("SLURM_STEP_NUM_TASKS")
+        machines = _number("SLURM_STEP_NUM_NODES", 1)
         local = _number("SLURM_LOCALID", 0)
     else:
         return Processes()
@@ -65,6 +69,11 @@ def launched_processes() -> Processes:
             "start equally many processes on each machine",
         )
     return Processes(rank, count, machines, local)
+
+
+def is_shared_out(command: str, among: Iterable[str] = SHARED_OUT) -> bool:
+    """Whether a command line, after `wovr`, begins with the words of one of these commands."""
+    return any(f"{command} ".startswith(f"{one} ") for one in among)
 
 
 def wait_until(come: Callable[[], bool]) -> None:

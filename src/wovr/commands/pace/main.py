@@ -35,13 +35,11 @@ from wovr.commands.pace.stages import Stage, Surroundings, choose_stages, read_s
 from wovr.commands.pace.view import clock
 from wovr.commands.terminal import table_console
 from wovr.errors import UserError, check_least
+from wovr.processes import SHARED_OUT
 from wovr.runs import only_run
 
 TABLETOP, SMALL = "conf/pace/tabletop.yaml", "conf/pace/small.yaml"
 """Chains: the tabletop's own, and one of a smaller size for any environment."""
-
-SHARED_OUT = ("fit", "rl", "collect", "data imagine")
-"""Commands whose work several processes share."""
 
 _LOCK_SECONDS = 10.0  # for the stage of a killed chain to end
 

@@ -21,6 +21,7 @@ from wovr.commands.pace.stages import Stage, Surroundings
 from wovr.commands.pace.view import RAN, ChainView
 from wovr.envs.workers.vector import count_workers
 from wovr.errors import Terminated, UserError
+from wovr.processes import is_shared_out
 from wovr.runs import LOG_FILE
 
 _TICK = 0.2  # seconds between two looks at what runs
@@ -72,8 +73,7 @@ class Launcher:
 
     def of(self, stage: Stage) -> tuple[str, ...]:
         """What stands in front of a stage's command."""
-        shares = any(f"{stage.command} ".startswith(f"{command} ") for command in self.commands)
-        return self.words if stage.launch and shares else ()
+        return self.words if stage.launch and is_shared_out(stage.command, self.commands) else ()
 
 
 def look(chain: Sequence[Stage], given: Surroundings, fingerprints: Fingerprints) -> dict[str, StageFolder]:

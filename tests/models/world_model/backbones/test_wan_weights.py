@@ -54,6 +54,69 @@ def test_everything_but_words_and_actions_is_taken_over(tmp_path: Path, max_shar
     )
 
 
+def native_name(name: str) -> str:
+    """What Wan-AI's own code calls a weight of diffusers'."""
+    beginnings = {
+        "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+        "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+        "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+        "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+        "condition_embedder.time_proj": "time_projection.1",
+        "proj_out": "head.head",
+        "scale_shift_table": "head.modulation",
+    }
+    for theirs, own in beginnings.items():
+        if name.startswith(theirs):
+            return own + name.removeprefix(theirs)
+    parts = name.split(".")
+    if parts[0] != "blocks":
+        return name
+    inside = ".".join(parts[2:])
+    for theirs, own in (("attn1", "self_attn"), ("attn2", "cross_attn"), ("to_out.0", "o"), ("to_", "")):
+        inside = inside.replace(theirs, own)
+    # The norm of the cross-attention is its third, the second of diffusers'.
+    inside = inside.replace("norm2", "norm3").replace("net.0.proj", "0").replace("net.2", "2")
+    return f"blocks.{parts[1]}.{inside.replace('scale_shift_table', 'modulation')}"
+
+
+def renamed(folder: Path, **more: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Give a saved model Wan-AI's names and numbers; returns its weights by diffusers' names."""
+    file, config = folder / f"{WEIGHTS}.safetensors", folder / "config.json"
+    weights = load_file(file)
+    save_file({native_name(name): weight for name, weight in weights.items()} | more, file)
+    numbers = {"dim": 24, "ffn_dim": 48, "freq_dim": 16, "in_dim": 6, "out_dim": 6, "num_heads": 2, "num_layers": 2}
+    config.write_text(json.dumps({"_class_name": "WanModel", "model_type": "ti2v", "text_len": 512, **numbers}))
+    return weights
+
+
+def test_wan_ai_s_own_names(tmp_path: Path) -> None:
+    released(tmp_path)
+    theirs = renamed(tmp_path)
+    assert {"blocks.1.self_attn.q.weight", "blocks.0.ffn.0.bias", "blocks.0.norm3.weight", "head.modulation"} <= set(
+        load_file(tmp_path / f"{WEIGHTS}.safetensors")
+    )
+    ours = backbone()
+    result = load_released_weights(ours, tmp_path)
+    after = ours.transformer.state_dict()
+    assert set(result.loaded) == after.keys() - set(result.new)
+    assert all(torch.equal(after[name], theirs[name]) for name in result.loaded)
+
+
+def test_what_does_not_map_is_named(tmp_path: Path) -> None:
+    released(tmp_path)
+    renamed(tmp_path, **{f"adapter.{i}.weight": torch.zeros(2) for i in range(7)})
+    with pytest.raises(
+        UserError, match=r"weight 'adapter\.0\.weight' \(2,\), .*'adapter\.4\.weight' \(2,\) and 2 more"
+    ):
+        load_released_weights(backbone(), tmp_path)
+    released(tmp_path)
+    renamed(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_heads": 3, "in_dim": 48}))
+    with pytest.raises(UserError, match=r"heads 2 \(there 3\), in_channels 6 \(there 48\)"):
+        load_released_weights(backbone(), tmp_path)
+
+
 def test_without_cross_attention_theirs_is_left_out(tmp_path: Path) -> None:
     released(tmp_path)
     result = load_released_weights(backbone(cross=False), tmp_path)

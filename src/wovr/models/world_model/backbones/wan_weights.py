@@ -1,4 +1,4 @@
-"""The released Wan transformer's weights, in diffusers' layout, from a local folder into a `WanBackbone`."""
+"""The released Wan transformer's weights, by diffusers' names or Wan-AI's own, from a folder into a `WanBackbone`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ ARGUMENTS = {
 }
 """Number in diffusers' config.json -> argument of WanBackbone that must equal it."""
 
+NATIVE = {"num_heads": "num_attention_heads", "in_dim": "in_channels", "out_dim": "out_channels"}
+"""Number in Wan-AI's own config.json -> what diffusers calls it; the others have one name in both."""
+
+_SHOWN = 5  # names in a message
+
 
 @dataclass
 class ReleasedWeights:
@@ -59,14 +64,15 @@ def load_released_weights(backbone: WanBackbone, folder: Path | str) -> Released
 
     Args:
         backbone: Of the same numbers as the released model.
-        folder: The folder that `save_pretrained` wrote or a download of the model: it or its `transformer` holds
-            config.json and safetensors files.
+        folder: The folder that `save_pretrained` wrote or a download of the model, Wan-AI's own included: it or its
+            `transformer` holds config.json and safetensors files.
 
     Raises:
-        UserError: No such folder, only pickled weights in it, damaged files, or a model of other numbers.
+        UserError: No such folder, only pickled weights in it, damaged files, a model of other numbers, or weights that
+            have no place here, which are named.
     """
     folder = _transformer_folder(Path(folder))
-    _check_numbers(backbone, folder)
+    native = _check_numbers(backbone, folder)
     # peft keeps the weight it adapts under `base_layer`.
     places = {
         name.replace(".base_layer", ""): parameter
@@ -75,18 +81,24 @@ def load_released_weights(backbone: WanBackbone, folder: Path | str) -> Released
     }
     result = ReleasedWeights(loaded=[], left_out=[], new=[name for name in places if name.startswith(OURS)])
     without_cross = backbone.transformer.condition_embedder.action_tokens is None
-    for name, weight in _read(folder):
+    misfits = []
+    for found, weight in _read(folder):
+        name = _diffusers_name(found) if native else found
         if name.startswith(THEIRS) or (without_cross and (".attn2." in name or ".norm2." in name)):
             result.left_out.append(name)
             continue
         if name not in places or places[name].shape != weight.shape:
-            raise UserError(
-                f"{folder}: weight '{name}' {tuple(weight.shape)} does not fit the backbone",
-                "give the folder of a Wan transformer whose numbers the backbone has",
-            )
+            misfits.append(f"'{found}' {tuple(weight.shape)}")
+            continue
         with torch.no_grad():
             places[name].copy_(weight)
         result.loaded.append(name)
+    if misfits:
+        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+        raise UserError(
+            f"{folder}: weight {', '.join(misfits[:_SHOWN])}{more} does not fit the backbone",
+            "give the folder of a Wan transformer whose numbers the backbone has",
+        )
     missing = places.keys() - set(result.loaded) - set(result.new)
     if missing:
         raise UserError(f"{folder}: lacks {len(missing)} weights, e.g. '{min(missing)}'", "download the model again")
@@ -100,14 +112,29 @@ def _transformer_folder(folder: Path) -> Path:
             return candidate
     raise UserError(
         f"{folder}: no {CONFIG} here or in {folder / 'transformer'}",
-        "give the folder of a Wan transformer in diffusers' layout, e.g. a download of Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        "give the folder of a Wan transformer, e.g. a download of Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     )
 
 
-def _check_numbers(backbone: WanBackbone, folder: Path) -> None:
+def _diffusers_name(name: str) -> str:
+    """What diffusers calls a weight that Wan-AI calls `name`."""
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # imports transformers
+
+    [found] = convert_wan_transformer_to_diffusers({name: torch.empty(0)})
+    return str(found)
+
+
+def _check_numbers(backbone: WanBackbone, folder: Path) -> bool:
+    """Compare the numbers of the model; whether its weights have Wan-AI's names.
+
+    Raises:
+        UserError: They differ.
+    """
     released: dict[str, Any] = read_json(folder / CONFIG)
     if not isinstance(released, dict):
         raise UserError(f"{folder / CONFIG}: no numbers of a model", "download the model again")
+    native = "num_heads" in released
+    released = {NATIVE.get(name, name): value for name, value in released.items()}
     ours = backbone.transformer.config
     different = [
         f"{argument} {ours[name]} (there {released[name]})"
@@ -120,6 +147,7 @@ def _check_numbers(backbone: WanBackbone, folder: Path) -> None:
         raise UserError(
             f"{folder / CONFIG}: the backbone has {', '.join(different)}", "set the backbone's arguments to those there"
         )
+    return native
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
