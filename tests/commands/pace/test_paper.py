@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, dict_to_namespace
 
 from wovr.cli import main
 from wovr.commands.fit import FitCLI
@@ -113,6 +113,9 @@ def test_a_launcher_decides_how_many_processes_there_are(monkeypatch: pytest.Mon
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     cli = object.__new__(FitCLI)
-    cli.config = Namespace(trainer=Namespace(devices=1, num_nodes=1))
-    cli.take_processes()
-    assert (cli.config.trainer.devices, cli.config.trainer.num_nodes) == (8, 2)
+    shares = {"class_path": "ModelParallelStrategy", "init_args": {"data_parallel_size": 8, "tensor_parallel_size": 1}}
+    for strategy in ("ddp", dict_to_namespace(shares)):
+        cli.config = Namespace(trainer=Namespace(devices=1, num_nodes=1, strategy=strategy))
+        cli.take_processes()
+        assert (cli.config.trainer.devices, cli.config.trainer.num_nodes) == (8, 2)
+    assert cli.config.trainer.strategy.init_args.data_parallel_size == 16
