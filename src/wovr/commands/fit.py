@@ -37,10 +37,9 @@ from wovr.commands.config_files import config_name, find_config, find_config_fil
 from wovr.commands.loggers import place_loggers
 from wovr.commands.null_values import whole_values
 from wovr.commands.places import RUNS, Finder
-from wovr.commands.run_options import of_the_result, read_options
+from wovr.commands.run_options import of_the_result, read_options, take_processes
 from wovr.errors import Terminated, UserError
 from wovr.models.checkpoint import KEY, check_weights, read_checkpoint
-from wovr.processes import launched_processes
 from wovr.runs import RunFolder, atomic_write, explain_os_error, only_run, refuse_changes, write_json
 from wovr.tasks.base import TrainingModule
 
@@ -140,18 +139,8 @@ class FitCLI(LightningCLI):
         if not isinstance(self.config.trainer, jsonargparse.Namespace):
             raise UserError(f"trainer is {self.config.trainer!r}", "give its options, e.g. trainer: {max_steps: 4000}")
         self.find_inputs()
-        self.take_processes()
+        take_processes(self.config.trainer)
         self.open_folder()
-
-    def take_processes(self) -> None:
-        """Let a launcher decide how many processes there are: they are there already."""
-        trainer = self.config.trainer
-        if (launched := launched_processes()).count > 1:
-            trainer.devices, trainer.num_nodes = launched.here, launched.machines
-            named = isinstance(trainer.strategy, jsonargparse.Namespace)
-            arguments = trainer.strategy.get("init_args", {}) if named else {}
-            if isinstance(arguments.get("data_parallel_size"), int):  # weights are shared out over all of them
-                arguments["data_parallel_size"] = launched.count // int(arguments.get("tensor_parallel_size") or 1)
 
     def find_inputs(self) -> None:
         """Choose the folder, and find what the options name by its place; see `wovr.commands.places`.

@@ -30,6 +30,7 @@ from wovr.callbacks.updates import KeepCurve, SaveUpdates, UpdateTable
 from wovr.commands.arguments import words
 from wovr.commands.fit import FitCLI, run
 from wovr.commands.rollout_options import RolloutOptions
+from wovr.commands.run_options import take_processes
 from wovr.commands.suites import only_suite, suites_of_data, suites_of_policy
 from wovr.data.keyframes.start_states import StartStates
 from wovr.data.store.dataset import check_replayed_repeat, check_trained_range, check_trained_repeat, read_range
@@ -80,7 +81,7 @@ class RlCLI(FitCLI):
         self.find_inputs()
         if self.config.suite is None:
             self.config.suite = self._find_suite()
-        self.take_processes()
+        take_processes(self.config.trainer)
         self.rollouts, self.suite = self._read_rollouts(), str(self.config.suite)
         self.open_folder()
 

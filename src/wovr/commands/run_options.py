@@ -1,4 +1,4 @@
-"""The options of a run that its folder keeps, and those of them that decide what the run computes."""
+"""The options of a run that its folder keeps, those that decide what it computes, and those that a launcher decides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from wovr.errors import UserError
+from wovr.processes import launched_processes
 from wovr.renames import present_names
 
 NOT_OF_THE_RESULT = ("config", "out", "resume", "workers")
@@ -30,3 +31,17 @@ def read_options(file: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: missing or not valid YAML", "choose another --out or remove the folder") from error
     return present_names(options) if isinstance(options, dict) else {}
+
+
+def take_processes(trainer: Any) -> None:
+    """Let a launcher decide how many processes train: they are there already.
+
+    Args:
+        trainer: The options under `trainer`, a namespace; changed in place.
+    """
+    if (launched := launched_processes()).count == 1:
+        return
+    trainer.devices, trainer.num_nodes = launched.here, launched.machines
+    arguments = getattr(trainer.strategy, "init_args", None)
+    if isinstance(getattr(arguments, "data_parallel_size", None), int):  # weights are shared out over all of them
+        arguments.data_parallel_size = launched.count // int(getattr(arguments, "tensor_parallel_size", None) or 1)

@@ -11,8 +11,8 @@ import yaml
 from jsonargparse import Namespace, dict_to_namespace
 
 from wovr.cli import main
-from wovr.commands.fit import FitCLI
 from wovr.commands.pace.child import command_line
+from wovr.commands.run_options import take_processes
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ROOT / "conf" / "paper"
@@ -112,10 +112,9 @@ def test_a_launcher_decides_how_many_processes_there_are(monkeypatch: pytest.Mon
     variables = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    cli = object.__new__(FitCLI)
     shares = {"class_path": "ModelParallelStrategy", "init_args": {"data_parallel_size": 8, "tensor_parallel_size": 1}}
     for strategy in ("ddp", dict_to_namespace(shares)):
-        cli.config = Namespace(trainer=Namespace(devices=1, num_nodes=1, strategy=strategy))
-        cli.take_processes()
-        assert (cli.config.trainer.devices, cli.config.trainer.num_nodes) == (8, 2)
-    assert cli.config.trainer.strategy.init_args.data_parallel_size == 16
+        trainer = Namespace(devices=1, num_nodes=1, strategy=strategy)
+        take_processes(trainer)
+        assert (trainer.devices, trainer.num_nodes) == (8, 2)
+    assert trainer.strategy.init_args.data_parallel_size == 16

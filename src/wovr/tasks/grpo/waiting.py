@@ -22,5 +22,7 @@ def wait_for_all() -> None:
     world = dist.group.WORLD
     if id(world) not in _groups:
         _groups.clear()
-        _groups[id(world)] = dist.new_group(backend="gloo", timeout=_LONGEST)
+        made = dist.new_group(backend="gloo", timeout=_LONGEST)
+        assert isinstance(made, dist.ProcessGroup)  # else this process would be none of the world's
+        _groups[id(world)] = made
     dist.barrier(_groups[id(world)])
