@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def launched(folder: Path, processes: int, *words: str) -> str:
     """What `torchrun --nproc_per_node PROCESSES -m wovr WORDS` prints."""
-    front = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [sys.executable, *front, "-m", "wovr", *words],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

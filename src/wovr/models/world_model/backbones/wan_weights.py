@@ -120,7 +120,8 @@ def _diffusers_name(name: str) -> str:
     """What diffusers calls a weight that Wan-AI calls `name`."""
     from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # imports transformers
 
-    [found] = convert_wan_transformer_to_diffusers({name: torch.empty(0)})
+    convert: Any = convert_wan_transformer_to_diffusers  # without annotations
+    [found] = convert({name: torch.empty(0)})
     return str(found)
 
 
