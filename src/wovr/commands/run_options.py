@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def take_processes(trainer: Any) -> None:
     Args:
         trainer: The options under `trainer`, a namespace; changed in place.
     """
-    if (launched := launched_processes()).count == 1:
+    if (launched := launched_processes()).count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     trainer.devices, trainer.num_nodes = launched.here, launched.machines
     arguments = getattr(trainer.strategy, "init_args", None)
