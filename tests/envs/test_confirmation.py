@@ -55,6 +55,11 @@ def test_with_noise_some_do_not_and_always_the_same() -> None:
         windy.close()
 
 
+def test_of_many_successes_some_are_tried() -> None:
+    with rollouts(0.0) as (env, batch):
+        assert confirmed_successes(env, batch, actions_of, 0, most=7) == (7, 7)
+
+
 def test_a_failure_is_never_confirmed() -> None:
     with rollouts(0.0, "random") as (env, batch):
         won = sum(one.succeeded for one in batch.trajectories)

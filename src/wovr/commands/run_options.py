@@ -43,6 +43,6 @@ def take_processes(trainer: Any) -> None:
     if (launched := launched_processes()).count == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     trainer.devices, trainer.num_nodes = launched.here, launched.machines
-    arguments = getattr(trainer.strategy, "init_args", None)
+    arguments: Any = getattr(trainer.strategy, "init_args", None)
     if isinstance(getattr(arguments, "data_parallel_size", None), int):  # weights are shared out over all of them
         arguments.data_parallel_size = launched.count // int(getattr(arguments, "tensor_parallel_size", None) or 1)

@@ -16,20 +16,28 @@ from wovr.envs.grpo_rollouts import RolloutBatch, Trajectory
 
 
 def confirmed_successes(
-    env: ChunkVectorEnv, batch: RolloutBatch, actions_of: Callable[[np.ndarray], np.ndarray], seed: int
+    env: ChunkVectorEnv,
+    batch: RolloutBatch,
+    actions_of: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    most: int = 64,
 ) -> tuple[int, int]:
-    """Imagine the successful rollouts of an update again.
+    """Imagine the successful rollouts of an update again, or some of them.
 
     Args:
         env: The imagined environment; whatever runs in it is stopped.
         batch: The rollouts.
         actions_of: (..., A) int64 tokens to (..., A) float32 actions.
         seed: Of the run; with the update and the rollout's place it decides the noise.
+        most: Of more successes than these as many are drawn: a share to a few hundredths, not another set of rollouts.
 
     Returns:
-        How many succeeded again, and how many there were.
+        How many succeeded again, and how many were tried.
     """
     won = [(row, one) for row, one in enumerate(batch.trajectories) if one.succeeded]
+    if len(won) > most:
+        drawn = np.random.default_rng([seed, batch.update, 4]).permutation(len(won))[:most]
+        won = [won[place] for place in sorted(drawn)]
     again = 0
     for begin in range(0, len(won), env.num_envs):
         part = won[begin : begin + env.num_envs]
