@@ -40,6 +40,7 @@ from wovr.models.rebuilding import (
     check_tensors,
     misfits,
 )
+from wovr.models.sharding import own_class
 from wovr.renames import RENAMES, first_arguments, first_weight, present_arguments, present_weight
 from wovr.runs import fingerprint
 
@@ -350,9 +351,9 @@ def _class_path(network: type[Network]) -> str:
 
 def _blueprint(network: Network) -> dict[str, Any]:
     """Class path and arguments of a network, nested networks likewise."""
-    name = type(network).__name__
+    name = own_class(network).__name__
     return {
-        "class_path": _class_path(type(network)),
+        "class_path": _class_path(own_class(network)),
         "init_args": {key: _plain(value, f"{name}.{key}") for key, value in network.init_args.items()},
     }
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def shard(module: nn.Module, parts: Sequence[nn.Module], mesh: DeviceMesh, compute: torch.dtype | None = None) -> None:
@@ -61,3 +64,9 @@ def gathered(module: nn.Module) -> Iterator[None]:
 def is_sharded(module: nn.Module) -> bool:
     """Whether a module's weights are shared out."""
     return isinstance(module, FSDPModule)
+
+
+def own_class(module: _Module) -> type[_Module]:
+    """The class that a module was written as: to share weights out, FSDP2 puts a class of its own in its place."""
+    own: Any = next(one for one in type(module).__mro__ if not issubclass(one, FSDPModule))
+    return own
