@@ -1,7 +1,7 @@
 """Checkpoints from before the rooms were moved load to the same bits: one of every kind, in half precision.
 
-`answers.json` holds what the version that wrote them said: the fingerprint of each, a digest of the whole state it
-loads, and what it answers to inputs drawn from a seed.
+`answers.json` holds what the version that wrote them said: the fingerprint of each, in single precision, a digest
+of the whole state it loads, and what it answers to inputs drawn from a seed.
 """
 
 from __future__ import annotations
