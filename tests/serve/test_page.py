@@ -141,7 +141,7 @@ def test_driving_rewinding_branching_and_letting_a_policy_drive(page: Any, tmp_p
     # What a person sees fits the width and is not covered.
     assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
     box = page.locator("#imagined").bounding_box()
-    assert box["width"] >= 0.4 * page.viewport_size["width"]
+    assert box["width"] >= 0.35 * page.viewport_size["width"]
     assert abs(box["width"] - box["height"]) < 2
     page.screenshot(path=tmp_path / "page.png", full_page=True)
 

@@ -117,8 +117,8 @@ def test_the_report_holds_what_was_measured_and_names_what_was_not(chain: tuple[
     assert values["missing"] == ["online GRPO under the same real budget: no stage of this chain runs it"]
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
     assert page.count("data:video/mp4;base64,") >= 5
-    assert page.count("data:image/png;base64,") == 2
-    assert not re.findall(r"""(?:src|href)=['"](?!data:)""", page)
+    assert page.count("<svg") >= 3  # success, and a learning curve of each RL
+    assert not re.findall(r"""(?:src|href)=['"](?!data:|#)""", page)
     for shown in ("after PACE", "81.5", "psnr", "false successes", "online GRPO under the same real budget"):
         assert shown in page
         assert shown in text

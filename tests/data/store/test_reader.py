@@ -12,7 +12,7 @@ import pytest
 
 from tests.data.store import damage
 from tests.data.synthetic import assert_same, make_episode, write_dataset
-from wovr.data.store import reader
+from wovr.data.store import tar_index
 from wovr.data.store.reader import EpisodeStore
 from wovr.data.store.shards import finish_dataset, shard_path, write_shard
 from wovr.errors import UserError
@@ -175,7 +175,7 @@ def test_pickling_keeps_no_open_files(folder: Path) -> None:
 
 
 def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_OPEN_FILES", 1)
+    monkeypatch.setattr(tar_index, "_OPEN_FILES", 1)
     store = EpisodeStore(folder)
     for index in (0, 5, 1, 4, 0):
         assert_same(store.read(index), make_episode(index), frames_too=False)
