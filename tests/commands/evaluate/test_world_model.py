@@ -35,7 +35,7 @@ def evaluate(folder: Path, out: Path, *words: str, data: str = "data", world_mod
         [
             "evaluate",
             "--world_model",
-            str(folder / world_model),
+            ",".join(str(folder / path) for path in world_model.split(",")),
             "--data",
             str(folder / data),
             "--out",
@@ -194,3 +194,56 @@ def test_help_of_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
             main(["evaluate", *words])
         assert end.value.code == 0
         assert option in " ".join(capsys.readouterr().out.split())
+
+
+def test_several_are_compared_in_one_table_and_one_file(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for name, seed in (("near", 0), ("far", 1)):
+        path = tmp_path / "runs" / name / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        write_checkpoint(path, tiny_world(seed, action_dim=2, **({"sigmas": 2} if name == "far" else {})))
+        content = torch.load(path, weights_only=True)
+        if name == "near":
+            content |= {"callbacks": {"Timer": {"time_elapsed": {"train": 1234.5}}}, "global_step": 77}
+        torch.save(content, path)
+        models.append(str(path))
+    words = ("--metrics", "psnr,ssim", "--horizons", "3,12", "--device", "cpu", "--videos", "1")
+    out = tmp_path / "compared"
+    assert evaluate(folder, out, *words, world_model=",".join(models)) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("near", "far", "1,234 s", "frames/s", "psnr ↑", "first frame copied"))
+    found = json.loads((out / "metrics.json").read_text())["world_models"]
+    compared = {values["name"]: values for values in found}
+    assert list(compared) == ["near", "far"]
+    assert (compared["near"]["trained_seconds"], compared["near"]["trained_steps"]) == (1234.5, 77)
+    assert compared["far"]["trained_seconds"] is None
+    assert (compared["near"]["steps"], compared["far"]["steps"]) == (5, 2)
+    model = tiny_world(action_dim=2)
+    assert compared["near"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    for name, path in zip(compared, models, strict=True):
+        alone = tmp_path / f"alone_{name}"
+        assert evaluate(folder, alone, *words, world_model=path) == 0
+        values = json.loads((alone / "metrics.json").read_text())["world_model"]
+        for score in ("psnr", "ssim"):
+            assert compared[name]["rows"]["world model"][score] == values["rows"]["world model"][score]
+        assert compared[name]["rows"]["world model"]["fps"]["by_horizon"]["3"] > 0
+        assert len(list((out / name / "videos").iterdir())) == 1
+    capsys.readouterr()
+    assert evaluate(folder, out, *words, world_model=",".join(models)) == 0
+    again = capsys.readouterr().out
+    assert again.startswith(f"{out} is complete\n")
+    assert again.splitlines()[1:] == printed[printed.index(again.splitlines()[1]) :].splitlines()
+
+
+def test_world_models_that_cannot_be_compared(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wm.ckpt").write_bytes((folder / "wm.ckpt").read_bytes())
+    both = f"wm.ckpt,{tmp_path / 'wm.ckpt'}"
+    assert evaluate(folder, tmp_path / "out", world_model=both) == 2
+    assert "which would both be called 'wm'; compare checkpoints of runs" in capsys.readouterr().err
+    write_checkpoint(tmp_path / "other.ckpt", tiny_world(action_dim=3))
+    both = f"wm.ckpt,{tmp_path / 'other.ckpt'}"
+    assert evaluate(folder, tmp_path / "out", world_model=both) == 2
+    assert "takes actions of 3 dimensions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

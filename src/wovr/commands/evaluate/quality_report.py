@@ -46,11 +46,12 @@ def quality_table(values: Mapping[str, Any]) -> RenderableType:
             # As Text: a name in brackets is markup elsewhere.
             title = Text(f"{name} {'↑' if score['better'] == 'higher' else '↓'}" if index == 0 else "")
             last = index == len(blocks) - 1
-            table.add_row(title, row, *(_cell(score, horizon) for horizon in horizons), end_section=last)
+            table.add_row(title, row, *(score_cell(score, horizon) for horizon in horizons), end_section=last)
     return Group(table, *(Text(note) for note in values["notes"]))
 
 
-def _cell(score: Mapping[str, Any], horizon: str) -> str:
+def score_cell(score: Mapping[str, Any], horizon: str) -> str:
+    """A score at a horizon as it is shown; `-` where there was nothing to measure."""
     value = score["by_horizon"].get(horizon)
     if value is None:
         return "-"

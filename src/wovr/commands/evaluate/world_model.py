@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from wovr.commands.arguments import choose_device, numbers, words
+from wovr.commands.evaluate.comparison import comparison_table, describe, name_checkpoints
 from wovr.commands.evaluate.held_out import HeldOutEpisodes
-from wovr.commands.evaluate.measure_rollouts import Measurement, make_rows, measure_quality
+from wovr.commands.evaluate.measure_rollouts import FPS, Measurement, make_rows, measure_quality
 from wovr.commands.evaluate.programs import METRICS, default_out
 from wovr.commands.evaluate.quality_report import quality_table
 from wovr.commands.evaluate.results import Results
@@ -58,13 +59,15 @@ def evaluate_world_model(
     workers: int = 0,
     device: str = "auto",
 ) -> None:
-    """Measure a world model on held-out episodes.
+    """Measure a world model on held-out episodes, or compare several on the same ones.
 
     Writes OUT/metrics.json, OUT/plots, OUT/videos and OUT/tensorboard, and prints a table. The same command again
-    prints what was measured.
+    prints what was measured. Of several world models each has those in OUT/NAME, its run's name, and the table, which
+    OUT/metrics.json holds too, has all of them at each horizon, with their parameters, seconds of training and frames
+    a second.
 
     Args:
-        world_model: Checkpoint of a world model.
+        world_model: Checkpoint of a world model; several as a comma list, to compare them.
         data: Folder of held-out episodes; several as a comma list.
         out: Folder of the results; runs/evaluate/ and the metrics, as runs/evaluate/fvd-lpips, unless given.
         metrics: Comma list: psnr, ssim, lpips, flolpips, fid, fvd, fps, action_following, state_error, permanence,
@@ -105,8 +108,10 @@ def evaluate_world_model(
         raise UserError(f"--horizons is '{horizons}'", "give numbers from 2 on, e.g. 16,32,64")
     levels = numbers("sigmas", sigmas, float)
     store = EpisodeStore(*words(data))
-    inputs = {
-        "world_model": network_fingerprint(Path(world_model), WorldModel),
+    checkpoints = name_checkpoints(words(world_model)) or {"": world_model}
+    if len(checkpoints) > 1 and FPS not in names:
+        names.append(FPS)
+    shared = {
         "data": store.fingerprint,
         "metrics": names,
         "horizons": frames,
@@ -121,8 +126,9 @@ def evaluate_world_model(
         "seed": seed,
         "videos": videos,
     }
-    results = Results(out, inputs)
-    if not results.are_there():
+    marks = {name: network_fingerprint(Path(path), WorldModel) for name, path in checkpoints.items()}
+
+    def measure(path: str, into: Path, *held: Results) -> None:
         chosen = choose_device(device)
         instruments = Instruments(
             weights_folder(weights),
@@ -134,18 +140,41 @@ def evaluate_world_model(
             *(names, frames, instruments, batch_size, seed, videos, count_workers(workers), chosen),
             *(env, env_args or {}),
         )
-        model = load_world_model(world_model).to(chosen)
-        check_data(model, store, Path(world_model))
+        model = load_world_model(path).to(chosen)
+        check_data(model, store, Path(path))
         held_out = HeldOutEpisodes(store, frames, episodes)
         fetch_missing(names, weights_folder(weights))
         make_rows(measurement, store)  # so that what is missing is said before anything is imagined
         maker = ImaginedRollouts(Imagination(model, levels or None, precision))
-        notes = _same_data_notes(store, {"world model": world_model, "--idm": idm, "--probe": probe})
-        results.begin()
-        values = measure_quality(maker, held_out, measurement, out)
+        notes = _same_data_notes(store, {"world model": path, "--idm": idm, "--probe": probe})
+        for results in held:
+            results.begin()
+        values = measure_quality(maker, held_out, measurement, into)
         values["notes"] = notes + values["notes"]
-        results.keep({"world_model": values})
-    table_console().print(quality_table(results.of("world_model")))
+        held[0].keep({"world_model": values})
+
+    if len(checkpoints) == 1:
+        (name,) = checkpoints
+        results = Results(out, {"world_model": marks[name], **shared})
+        if not results.are_there():
+            measure(checkpoints[name], out, results)
+        table_console().print(quality_table(results.of("world_model")))
+        return
+    results = Results(out, {"world_model": marks, **shared})
+    if not results.are_there():
+        compared = {}
+        for name, path in checkpoints.items():  # all of them before any of them is measured, which takes long
+            model = load_world_model(path)
+            check_data(model, store, Path(path))
+            compared[name] = {"name": name, **describe(model, Path(path))}
+        for name, path in checkpoints.items():
+            print(f"{name}: {path}", flush=True)
+            own = Results(out / name, {"world_model": marks[name], **shared})
+            if not own.are_there():
+                measure(path, out / name, own, results)
+            compared[name] |= own.of("world_model")
+        results.keep({"world_models": list(compared.values())})  # in the order given
+    table_console().print(comparison_table(results.of("world_models")))
 
 
 def fetch_missing(metrics: Sequence[str], folder: Path) -> None:
