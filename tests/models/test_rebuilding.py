@@ -31,9 +31,12 @@ from wovr.models.reward import SuccessClassifier
 from wovr.models.robot.model import RobotModel
 from wovr.models.world_model.autoencoders.base import Autoencoder
 from wovr.models.world_model.autoencoders.grouped import GroupedAutoencoder
+from wovr.models.world_model.autoencoders.image import ImageAutoencoder
 from wovr.models.world_model.autoencoders.patch import PatchAutoencoder
 from wovr.models.world_model.autoencoders.wan import WanAutoencoder
 from wovr.models.world_model.backbones.base import Backbone
+from wovr.models.world_model.backbones.cosmos import CosmosBackbone
+from wovr.models.world_model.backbones.opensora import OpenSoraBackbone
 from wovr.models.world_model.backbones.wan import WanBackbone
 from wovr.models.world_model.model import WorldModel
 
@@ -83,6 +86,9 @@ NETWORKS_AND_KINDS: list[tuple[Callable[[], Network], type[Any]]] = [
     (lambda: WanAutoencoder(8, 8, 4, (1, 2, 2), 1, (True, True)), Autoencoder),
     (lambda: WanBackbone(4, None, 3, heads=2, head_dim=12, layers=1, ffn_dim=8, frequencies=4), Backbone),
     (lambda: WanBackbone(4, None, 3, heads=2, head_dim=12, layers=1, ffn_dim=8, frequencies=4, cross=False), Backbone),
+    (lambda: OpenSoraBackbone(4, 4, 3, 3, width=8, heads=2, layers=1, frequencies=4), Backbone),
+    (lambda: CosmosBackbone(4, 4, 3, 3, heads=1, head_dim=18, layers=1, lora_dim=2), Backbone),
+    (lambda: ImageAutoencoder(widths=(8,), blocks=1, norm_groups=4), Autoencoder),
     (lambda: InverseDynamics(2, window=3, keypoints=4, channels=[8, 8], width=8, size=16), InverseDynamics),
     (lambda: TinyVLA(channels=(8, 8), width=16, heads=2, text_width=8), Policy),
     (lambda: SuccessClassifier(channels=(8, 8), embedding=4, width=8, tasks=[("a", 0)]), SuccessClassifier),

@@ -22,8 +22,11 @@ from wovr.runs import read_json
 NETWORKS = frozenset(
     {
         "wovr.models.world_model.autoencoders.grouped.GroupedAutoencoder",
+        "wovr.models.world_model.autoencoders.image.ImageAutoencoder",
         "wovr.models.world_model.autoencoders.patch.PatchAutoencoder",
         "wovr.models.world_model.autoencoders.wan.WanAutoencoder",
+        "wovr.models.world_model.backbones.cosmos.CosmosBackbone",
+        "wovr.models.world_model.backbones.opensora.OpenSoraBackbone",
         "wovr.models.world_model.backbones.wan.WanBackbone",
         "wovr.models.probes.inverse_dynamics.InverseDynamics",
         "wovr.models.policies.openvla.policy.OpenVLAOFT",

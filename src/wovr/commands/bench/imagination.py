@@ -251,11 +251,11 @@ def _stand_in(described: Any) -> Any:
 def random_inputs(
     model: WorldModel, batch: int, image_size: tuple[int, int]
 ) -> tuple[Context, torch.Tensor, torch.Tensor]:
-    """The context of random pictures, (B, K, A) actions and (B, C, n, h, w) noise, on the model's device."""
+    """The context of random pictures, (B, K, A) actions and (B, *noise_shape) noise, on the model's device."""
     device, generator = model.neutral.device, torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (batch, *image_size, 3), generator=generator, dtype=torch.uint8)
     actions = torch.rand(batch, model.chunk, model.action_dim, generator=generator) * 2 - 1
-    noise = torch.randn(batch, *model.latent_shape(image_size), generator=generator)
+    noise = torch.randn(batch, *model.noise_shape(image_size), generator=generator)
     context = model.encode_context(pictures.to(device), signals=model.conditioning.example(batch))
     return context, actions.to(device), noise.to(device)
 
@@ -266,7 +266,7 @@ def count_flops(model: WorldModel, image_size: tuple[int, int]) -> int:
     context, actions, noise = random_inputs(model, 1, image_size)
     # Attention as plain matrix products, which are counted on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.velocity(noise, noise.new_ones(1), context, actions)
+        model.velocity(noise[:, :, : model.new_latents], noise.new_ones(1), context, actions)
     return int(counter.get_total_flops())
 
 

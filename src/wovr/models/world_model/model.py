@@ -28,6 +28,7 @@ from wovr.models.world_model.context import (
     beside,
     channels_beside,
     fill_memory,
+    noise_memory,
     token_positions,
     with_told,
 )
@@ -63,7 +64,10 @@ class WorldModel(Network):
             none. The authors' is 0.2083.
         told: Tell the network the noise level of the memory latents, as their time; else it is told 0.
         shift: Of the noise levels, in training and sampling.
-        sigmas: Noise levels at which the sampler asks the network, falling from 1; null for five under `shift`.
+        sigmas: Noise levels at which the sampler asks the network, falling from 1; or how many, under `shift`; null for
+            five.
+        sampling_noise: Noise level that the memory latents are given in sampling, once for a chunk; 0 to show them as
+            they are. Above 0 the noise of a chunk has m latent frames more, for them, after its n.
         history: What the next chunk's memory is: the `latents` carried over, or the decoded `frames` encoded again.
         neutral_action: (A,) stands for "no action" where none produced a frame; null for zeros and -1 (gripper open) in
             the last dimension.
@@ -94,7 +98,8 @@ class WorldModel(Network):
         noisy_context: float | list[float] = 0.2083,
         told: bool = False,
         shift: float = 5.0,
-        sigmas: list[float] | None = None,
+        sigmas: list[float] | int | None = None,
+        sampling_noise: float = 0.0,
         history: Literal["latents", "frames"] = "frames",
         neutral_action: list[float] | None = None,
     ) -> None:
@@ -108,7 +113,9 @@ class WorldModel(Network):
         self.reference, self.reference_gap, self.context = reference, reference_gap, context
         low_high = [noisy_context] * 2 if isinstance(noisy_context, int | float) else list(noisy_context)
         self.told, self.shift = told, shift
-        self.sigmas = flow.sampling_sigmas(5, shift) if sigmas is None else list(sigmas)
+        steps = 5 if sigmas is None else sigmas
+        self.sigmas = flow.sampling_sigmas(steps, shift) if isinstance(steps, int) else list(steps)
+        self.sampling_noise = sampling_noise
         self.history = history
         neutral = [0.0] * (self.action_dim - 1) + [-1.0] if neutral_action is None else neutral_action
         self.new_latents = chunk // FRAMES_PER_LATENT
@@ -146,6 +153,8 @@ class WorldModel(Network):
             refuse("told and reference_gap need context tokens", "set told to false and reference_gap to null")
         if len(noisy_context) != 2 or not 0 <= noisy_context[0] <= noisy_context[1] < 1:
             refuse(f"noisy_context is {noisy_context}", "give a number, or [lowest, highest], in [0, 1)")
+        if not 0 <= self.sampling_noise < 1:
+            refuse(f"sampling_noise is {self.sampling_noise}", "give a number in [0, 1)")
         if self.shift <= 0:
             refuse(f"shift is {self.shift}", "give a number above 0")
         try:
@@ -194,12 +203,21 @@ class WorldModel(Network):
             self.copy_head.compile()
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """(C, n, h, w) of a chunk's latents for images of (H, W): the shape of one rollout's noise.
+        """(C, n, h, w) of a chunk's latents for images of (H, W).
 
         Raises:
             UserError: Images whose sides the autoencoder cannot take.
         """
         return self.autoencoder.latent_channels, self.new_latents, *self.autoencoder.latent_size(image_size)
+
+    def noise_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(C, n or n + m, h, w): the noise of one rollout's chunk, with that of its memory where `sampling_noise` is.
+
+        Raises:
+            UserError: As `latent_shape`.
+        """
+        channels, new, height, width = self.latent_shape(image_size)
+        return channels, new + (self.memory_latents if self.sampling_noise else 0), height, width
 
     @torch.no_grad()
     def encode_context(
@@ -366,7 +384,7 @@ class WorldModel(Network):
         Args:
             context: Reference and memory.
             actions: (B, K, A) float in [-1, 1].
-            noise: (B, C, n, h, w) float32, standard normal.
+            noise: (B, *noise_shape) float32, standard normal.
             sigmas: Noise levels at which to ask the network, falling from 1; None for the model's own.
             inputs: As of `predict`.
 
@@ -374,7 +392,9 @@ class WorldModel(Network):
             (B, C, n, h, w) float32.
         """
         inputs = self.inputs(context, actions) if inputs is None else inputs  # once, not at every step
-        latents = noise
+        latents, of_memory = noise[:, :, : self.new_latents], noise[:, :, self.new_latents :]
+        if self.sampling_noise:
+            context = noise_memory(context, torch.full_like(context.sigma, self.sampling_noise), of_memory)
         for sigma, next_sigma in pairwise([*(self.sigmas if sigmas is None else sigmas), 0.0]):
             velocity = self.velocity(latents, latents.new_full((len(latents),), sigma), context, actions, inputs)
             latents = flow.euler_step(latents, velocity, sigma, next_sigma)

@@ -133,7 +133,7 @@ class Imagination:
 
         Args:
             actions: (N, K, A) float in [-1, 1].
-            noise: (N, C, n, h, w) float32 to use instead of the rollouts' own.
+            noise: As `noise` makes it, to use instead of the rollouts' own.
 
         Returns:
             (N, K, H, W, 3) uint8 on the model's device, the frame that each action produced.
@@ -158,10 +158,10 @@ class Imagination:
         return frames
 
     def noise(self) -> Tensor:
-        """(N, C, n, h, w) float32 standard normal on the CPU, the noise of each rollout's next chunk."""
+        """(N, *model.noise_shape) float32 standard normal on the CPU, the noise of each rollout's next chunk."""
         state = self.snapshot()
         height, width = state.context.reference.shape[1:3]
-        shape = self.model.latent_shape((height, width))
+        shape = self.model.noise_shape((height, width))
         pairs = zip(state.seeds.tolist(), state.chunks.tolist(), strict=True)
         return torch.stack([chunk_noise(seed, chunk, shape) for seed, chunk in pairs])
 

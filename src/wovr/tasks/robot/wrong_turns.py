@@ -91,7 +91,8 @@ class WrongTurns(WindowAugmentation):
             batch.frames[:, 0], batch.frames[:, 1 : 1 + slots], earlier, batch.start - model.chunk, {"proprio": begin}
         )
         told = conditioning.inputs_of(states, Frame(before.memory[:, -1], before.latents[:, :, -1]))
-        noise = torch.randn(window.new.shape, device=window.new.device)
+        height, width = batch.frames.shape[2:4]
+        noise = torch.randn(len(batch.frames), *model.noise_shape((height, width)), device=window.new.device)
         _, imagined = model.imagine(before, actions, noise, inputs=told)
 
         def mixed(straight: Tensor, turned: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ from wovr.errors import UserError
 from wovr.functional import flow
 from wovr.functional.robust import pseudo_huber
 from wovr.models.checkpoint import KEY, read_checkpoint
+from wovr.models.world_model.backbones.cosmos import CosmosBackbone
+from wovr.models.world_model.backbones.cosmos_weights import load_cosmos_weights
+from wovr.models.world_model.backbones.opensora import OpenSoraBackbone
+from wovr.models.world_model.backbones.opensora_weights import load_opensora_weights
 from wovr.models.world_model.backbones.wan import WanBackbone
 from wovr.models.world_model.backbones.wan_weights import load_released_weights
 from wovr.models.world_model.context import EncodedWindow, noise_memory
@@ -63,6 +67,8 @@ class WorldModelTraining(TrainingModule):
     Args:
         world_model: The world model to train; its autoencoder is not.
         weighting: Of the noise levels in the loss: `uniform`, or the authors' `bell` around 0.5.
+        levels: Of the noise in training, before the world model's shift: `uniform`, or `logit_normal`, most of them in
+            the middle, as Open-Sora has it.
         sigma_floor: With prediction `data` the loss is |x_hat - x|^2 / max(sigma, sigma_floor)^2, the loss of the
             velocity down to this noise level; null for 0.3. Not with prediction `velocity`.
         huber_scale: [first, last] error, of the velocity, from which on it counts by its size and no longer by its
@@ -73,7 +79,8 @@ class WorldModelTraining(TrainingModule):
         cache_latents: Encode all frames before training and keep the latents beside the shards; for an autoencoder
             whose latents are worth it (`GroupedAutoencoder`).
         compile: Let torch.compile make faster code of the network; takes a minute or so at the start.
-        pretrained: Folder of a released Wan transformer in diffusers' layout to start from.
+        pretrained: Released weights of the backbone to start from: for Wan a folder in diffusers' layout, for OpenSora
+            a folder of WMPO's safetensors, for Cosmos a folder in diffusers' layout or the authors' .pt file.
         pure_noise_share: Share of windows that are trained at noise level 1, where the sampler begins and everything is
             decided that the context decides; the rest get levels as usual.
         augmentations: What is done to training windows before noise is drawn, one after the other; see
@@ -90,6 +97,7 @@ class WorldModelTraining(TrainingModule):
         self,
         world_model: WorldModel,
         weighting: Literal["uniform", "bell"] = "uniform",
+        levels: Literal["uniform", "logit_normal"] = "uniform",
         sigma_floor: float | None = None,
         huber_scale: list[float] | None = None,
         ema_decay: float | None = 0.999,
@@ -107,6 +115,7 @@ class WorldModelTraining(TrainingModule):
         super().__init__(lr, weight_decay, warmup_steps, final_lr_fraction)
         self.world_model = world_model
         self.weighting = weighting
+        self.levels = levels
         self.sigma_floor = FLOOR if sigma_floor is None else sigma_floor
         self.huber_scale = huber_scale
         self.ema_decay = ema_decay
@@ -117,6 +126,8 @@ class WorldModelTraining(TrainingModule):
         self.augmentations = augmentations or []
         self.muon_lr = muon_lr
         self.val_losses = nn.ModuleList(MeanMetric() for _ in range(LEVELS))
+        if levels != "uniform" and weighting != "uniform":
+            raise UserError(f"levels is {levels} with weighting {weighting}", "set one of them to uniform")
         if sigma_floor is not None and (world_model.prediction == "velocity" or not 0 < sigma_floor <= 1):
             raise UserError(
                 f"sigma_floor is {sigma_floor} with prediction {world_model.prediction}",
@@ -232,11 +243,13 @@ class WorldModelTraining(TrainingModule):
     def draw(self, window: EncodedWindow, pure_noise_share: float = 0.0) -> NoiseDraw:
         """Draw noise and noise levels from torch's generator.
 
-        Levels are uniform before the world model's shift, one in each of B equal intervals, in random order; some of
-        them, `pure_noise_share` on average, are then replaced by 1.
+        One in each of B intervals that are equally likely, in random order; some, `pure_noise_share` on average, are
+        then replaced by 1.
         """
         count, device = len(window.new), window.new.device
         spread = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        if self.levels == "logit_normal":
+            spread = torch.special.ndtri(spread).sigmoid()
         # Not 0, where data and velocity part.
         sigma = flow.shift_sigma(spread, self.world_model.shift).clamp(min=1e-3)
         if pure_noise_share:
@@ -330,7 +343,10 @@ class WorldModelTraining(TrainingModule):
 
     def _level(self, sigma: Tensor) -> Tensor:
         """Which of the LEVELS equally likely ranges each noise level is in: (B,) int64, 0 for the cleanest."""
-        return (LEVELS * flow.unshift_sigma(sigma, self.world_model.shift)).long().clamp(0, LEVELS - 1)
+        spread = flow.unshift_sigma(sigma, self.world_model.shift)
+        if self.levels == "logit_normal":
+            spread = torch.special.ndtr(spread.logit())
+        return (LEVELS * spread).long().clamp(0, LEVELS - 1)
 
     def _log_by_level(self, losses: Tensor, level: Tensor) -> None:
         # Which levels a batch has is known without waiting for the GPU: all of them, unless it is smaller.
@@ -341,6 +357,15 @@ class WorldModelTraining(TrainingModule):
             self.log(f"train/loss_noise_{number + 1}", (losses * here).sum() / here.sum(), batch_size=len(losses))
 
     def _take_over(self, folder: Path) -> None:
-        if not isinstance(self.world_model.backbone, WanBackbone):
-            raise UserError(f"pretrained is {folder}, the backbone is no WanBackbone", "set pretrained to null")
-        load_released_weights(self.world_model.backbone, folder)
+        backbone = self.world_model.backbone
+        if isinstance(backbone, WanBackbone):
+            load_released_weights(backbone, folder)
+        elif isinstance(backbone, OpenSoraBackbone):
+            load_opensora_weights(backbone, folder)
+        elif isinstance(backbone, CosmosBackbone):
+            load_cosmos_weights(backbone, folder)
+        else:
+            raise UserError(
+                f"pretrained is {folder}, no released layout of {type(backbone).__name__} is known",
+                "set pretrained to null",
+            )

@@ -6,29 +6,22 @@ and the memory are encoded as if they were neighbours, which they are not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from safetensors import safe_open
 from torch import Tensor
 
 from wovr.errors import UserError
-from wovr.models.rebuilding import BoundedBuilding
 from wovr.models.world_model.autoencoders.base import Autoencoder, LatentNorm
-from wovr.runs import read_json
+from wovr.models.world_model.autoencoders.pretrained import read_pretrained
 
 NETWORK: Any = AutoencoderKLWan
 """diffusers' class, whose annotations mypy cannot follow."""
 
 WAN22_HUB = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 """The released Wan 2.2 on the hub, in diffusers' layout."""
-
-PARTS = ("config.json", "diffusion_pytorch_model.safetensors")
-"""Files of diffusers' layout (large models: several `diffusion_pytorch_model-*.safetensors` and their index)."""
 
 
 class WanAutoencoder(Autoencoder):
@@ -121,56 +114,7 @@ def pretrained_wan(source: str = WAN22_HUB) -> WanAutoencoder:
     Raises:
         UserError: Nothing there, something else there, or no network.
     """
-    folder = Path(source)
-    local = folder.exists()
-    if local and (folder / "vae" / PARTS[0]).is_file():
-        folder = folder / "vae"
-    if local and not (folder / PARTS[0]).is_file():
-        raise UserError(f"{folder}: holds no {PARTS[0]}", f"give a folder in diffusers' layout: {', '.join(PARTS)}")
-    if not local and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-        raise UserError(f"{source}: no such folder", "check the path, or give a name on the hub such as " + WAN22_HUB)
-    where: dict[str, Any] = {"local_files_only": True} if local else {"subfolder": "vae"}
-    try:
-        if local:
-            _check_size(folder)
-        # Safetensors only: the other format of the hub is pickled.
-        vae, report = NETWORK.from_pretrained(
-            str(folder) if local else source,
-            use_safetensors=True,
-            output_loading_info=True,
-            low_cpu_mem_usage=False,  # true needs one more package
-            **where,
-        )
-    # Whatever is wrong with the files, diffusers has an exception of its own for it.
-    except Exception as error:
-        remedy = (
-            "restore the folder"
-            if local
-            else "connect to a network, or download it elsewhere and give the folder's path instead"
-        )
-        raise UserError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}", remedy) from error
-    lacking = [*report["missing_keys"], *report["unexpected_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if lacking:
-        raise UserError(
-            f"{source}: {len(lacking)} weights are missing, unexpected or of another shape, e.g. '{min(lacking)}'",
-            "use the files of one release",
-        )
-    return _wrap(vae, source).eval()
-
-
-def _check_size(folder: Path) -> None:
-    """Build what config.json describes without memory first: it may not be larger than the weights beside it.
-
-    Raises:
-        ValueError: It is.
-        Exception: Whatever safetensors and diffusers raise at files that are none.
-    """
-    weights: dict[str, Tensor] = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            weights |= {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in file.keys()}  # noqa: SIM118
-    with torch.device("meta"), BoundedBuilding(weights):
-        NETWORK.from_config(read_json(folder / PARTS[0]))
+    return _wrap(read_pretrained(NETWORK, source, WAN22_HUB), source).eval()
 
 
 def _wrap(vae: Any, source: str) -> WanAutoencoder:

@@ -121,6 +121,21 @@ class Backbone(Network, ABC):
             UserError: The backbone cannot cut such latent frames into tokens.
         """
 
+    @staticmethod
+    def squares_of(latent_size: tuple[int, int], patch: int) -> int:
+        """Squares of `patch` places a side that a latent frame of (h, w) is cut into.
+
+        Raises:
+            UserError: The sides are no multiples of it.
+        """
+        height, width = latent_size
+        if height % patch or width % patch:
+            raise UserError(
+                f"latent frames are {height} x {width}, the backbone's patch is {patch}",
+                "set the backbone's patch to 1 or choose another image size",
+            )
+        return (height // patch) * (width // patch)
+
     def compile_blocks(self) -> None:
         """Let torch.compile make faster code of the blocks, in place: names of weights do not change.
 

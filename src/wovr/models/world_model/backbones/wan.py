@@ -242,13 +242,7 @@ class WanBackbone(Backbone):
         Raises:
             UserError: The sides are no multiples of the patch.
         """
-        height, width = latent_size
-        if height % self.patch or width % self.patch:
-            raise UserError(
-                f"latent frames are {height} x {width}, the backbone's patch is {self.patch}",
-                "set the backbone's patch to 1 or choose another image size",
-            )
-        return self.latent_frames * (height // self.patch) * (width // self.patch)
+        return self.latent_frames * self.squares_of(latent_size, self.patch)
 
     def _add_adapters(self, rank: int, alpha: float) -> None:
         try:
@@ -310,13 +304,18 @@ def feed_forward(layers: FeedForward, x: Tensor) -> Tensor:
     return layers.net[2](x)
 
 
-def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention: (B, heads, Q, d) and twice (B, heads, P, d) -> (B, heads, Q, d)."""
+def dot_product_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention: (B, heads, Q, d) and twice (B, heads, P, d) -> (B, heads, Q, d).
+
+    With `causal`, Q = P and nobody is asked who comes later.
+    """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # Where bfloat16 products are fast, torch's fused kernel for the CPU takes more than twice as long as this.
         scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
         return torch.matmul(scores.softmax(-1), value)
-    return F.scaled_dot_product_attention(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

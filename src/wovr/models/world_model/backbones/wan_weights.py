@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from wovr.errors import UserError
-from wovr.models.rebuilding import weight_places
+from wovr.models.world_model.backbones.released import ReleasedWeights, check_complete, read_weights, take_over
 from wovr.models.world_model.backbones.wan import WanBackbone
 from wovr.runs import read_json
 
@@ -39,23 +35,6 @@ ARGUMENTS = {
 NATIVE = {"num_heads": "num_attention_heads", "in_dim": "in_channels", "out_dim": "out_channels"}
 """Number in Wan-AI's own config.json -> what diffusers calls it; the others have one name in both."""
 
-_SHOWN = 5  # names in a message
-
-
-@dataclass
-class ReleasedWeights:
-    """What became of the weights.
-
-    Attributes:
-        loaded: Names of the weights that were copied.
-        left_out: Names of released weights that have no place here.
-        new: Names of our weights that keep their initial values.
-    """
-
-    loaded: list[str]
-    left_out: list[str]
-    new: list[str]
-
 
 def load_released_weights(backbone: WanBackbone, folder: Path | str) -> ReleasedWeights:
     """Copy the released weights into a backbone; those of the actions keep their initial values.
@@ -81,27 +60,13 @@ def load_released_weights(backbone: WanBackbone, folder: Path | str) -> Released
     }
     result = ReleasedWeights(loaded=[], left_out=[], new=[name for name in places if name.startswith(OURS)])
     without_cross = backbone.transformer.condition_embedder.action_tokens is None
-    misfits = []
-    for found, weight in _read(folder):
+    for found, weight in read_weights(folder, WEIGHTS):
         name = _diffusers_name(found) if native else found
         if name.startswith(THEIRS) or (without_cross and (".attn2." in name or ".norm2." in name)):
             result.left_out.append(name)
-            continue
-        if name not in places or places[name].shape != weight.shape:
-            misfits.append(f"'{found}' {tuple(weight.shape)}")
-            continue
-        with torch.no_grad():
-            places[name].copy_(weight)
-        result.loaded.append(name)
-    if misfits:
-        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
-        raise UserError(
-            f"{folder}: weight {', '.join(misfits[:_SHOWN])}{more} does not fit the backbone",
-            "give the folder of a Wan transformer whose numbers the backbone has",
-        )
-    missing = places.keys() - set(result.loaded) - set(result.new)
-    if missing:
-        raise UserError(f"{folder}: lacks {len(missing)} weights, e.g. '{min(missing)}'", "download the model again")
+        else:
+            take_over(result, places, name, weight, found)
+    check_complete(result, places, folder, "Wan")
     return result
 
 
@@ -149,22 +114,3 @@ def _check_numbers(backbone: WanBackbone, folder: Path) -> bool:
             f"{folder / CONFIG}: the backbone has {', '.join(different)}", "set the backbone's arguments to those there"
         )
     return native
-
-
-def _read(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    files = sorted(folder.glob(f"{WEIGHTS}*.safetensors"))
-    if not files:
-        found = "only pickled weights, which are never loaded" if list(folder.glob("*.bin")) else "no weights"
-        raise UserError(f"{folder}: {found}", f"put the model's {WEIGHTS}*.safetensors there")
-    index = folder / f"{WEIGHTS}.safetensors.index.json"
-    if index.is_file():
-        absent = set(weight_places(index, "download the model again").values()) - {file.name for file in files}
-        if absent:
-            raise UserError(f"{folder / min(absent)}: no such file", "download the model again")
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                    yield name, file.get_tensor(name)
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged ({error})", "download the model again") from error
