@@ -196,6 +196,8 @@ LONG_FILES = {
     "src/wovr/models/world_model/model.py": "one network: what it is made of, what it is told, how a chunk is sampled",
     "src/wovr/envs/imagined/env.py": "one environment: its rows, what they are at a moment, how a chunk moves them on",
     "src/wovr/tasks/grpo/training.py": "one task: its arguments, an update from rollouts to steps, what it reports",
+    "src/wovr/data/store/members.py": "one format: each member of a sample, how it is written, read and bounded",
+    "src/wovr/envs/workers/vector.py": "one environment: its rows in several processes, asked and put together again",
     "src/wovr/models/checkpoint.py": "one record: how it is written, read, checked, and made into networks again",
 }
 """File -> why its subject is one. A file is cut where a subject ends, not where a line is counted."""

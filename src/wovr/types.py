@@ -81,6 +81,7 @@ class StartState:
         memory_actions: (M, A) float32, the action that produced each memory frame.
         horizon: Actions left to the end of the episode; None for the task's own horizon.
         proprio: (P,) float32, what the robot knows of itself at the start, see `SimulatorEnv.proprio`; or None.
+        camera: (3, 7) float32, the camera at the start, see `wovr.functional.cameras`; or None.
     """
 
     suite: str
@@ -92,11 +93,13 @@ class StartState:
     memory_actions: np.ndarray | None = None
     horizon: int | None = None
     proprio: np.ndarray | None = None
+    camera: np.ndarray | None = None
 
     @property
     def signals(self) -> dict[str, np.ndarray]:
-        """What is known at the start beside frames and actions, by name."""
-        return {} if self.proprio is None else {"proprio": self.proprio}
+        """What is known at the start beside frames and actions, by name: one row of numbers each."""
+        found = {} if self.proprio is None else {"proprio": self.proprio}
+        return found if self.camera is None else found | {"camera": self.camera.reshape(-1)}
 
 
 @dataclass
@@ -139,6 +142,7 @@ class ChunkStep:
             `step_expert`).
         sim_state: One (K, S) float64 array an environment when states are recorded, else None.
         proprio: One (K, P) float32 array an environment when states are recorded, else None.
+        camera: One (K, 3, 7) float32 array an environment when states are recorded, else None.
         info: Further arrays with leading dimensions (N, K), e.g. `success_probability` in imagination.
     """
 
@@ -150,6 +154,7 @@ class ChunkStep:
     actions: np.ndarray
     sim_state: list[np.ndarray] | None = None
     proprio: list[np.ndarray] | None = None
+    camera: list[np.ndarray] | None = None
     info: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -213,7 +218,8 @@ class Episode:
         meta: Instruction, task and provenance.
         sim_state: (T, S) float64, or None where no simulator can be restored.
         proprio: (T, P) float32, what the robot knows of itself, see `SimulatorEnv.proprio`; or None.
-        camera: Camera matrices, (T, ...) float32, or None.
+        camera: (T, 3, 7) float32, intrinsics and pose of the camera at each frame, or (1, 3, 7) where it stands still,
+            see `wovr.functional.cameras`; or None.
     """
 
     key: str
@@ -228,7 +234,10 @@ class Episode:
     @property
     def signals(self) -> dict[str, np.ndarray]:
         """(T, P) float32 each, what is known at each frame beside frames and actions, by name."""
-        return {} if self.proprio is None else {"proprio": self.proprio}
+        found = {} if self.proprio is None else {"proprio": self.proprio}
+        if self.camera is not None:
+            found["camera"] = np.broadcast_to(self.camera.reshape(len(self.camera), -1), (len(self.frames), 21))
+        return found
 
     @property
     def succeeded(self) -> bool:

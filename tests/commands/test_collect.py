@@ -90,6 +90,13 @@ def test_the_tabletop_tells_where_its_hand_is(tmp_path: Path) -> None:
     assert main([*args, *options, "--out", str(out)]) == 0
     store = EpisodeStore(out)
     assert store.proprio_dim == 8
+    assert store.signal_dims == {"proprio": 8, "camera": 21}
+    assert main(["data", "verify", str(out)]) == 0
+    camera = store.camera(0)
+    assert camera is not None
+    assert camera.shape == (1, 3, 7)  # it stands still
+    assert camera[0, :2, 2] == pytest.approx([8.0, 8.0])  # and looks through the middle of 16 x 16 pixels
+    assert np.array_equal(store.signals(0)["camera"][3], camera.ravel())
     for index, entry in enumerate(store.entries):
         proprio, states = store.proprio(index), store.sim_state(index)
         assert proprio is not None

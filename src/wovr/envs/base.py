@@ -74,6 +74,10 @@ class SimulatorEnv(gymnasium.Env[dict[str, Any], np.ndarray], ABC):
         """
         return None
 
+    def camera_view(self) -> np.ndarray | None:
+        """(3, 7) float32, intrinsics and pose of the camera now, see `wovr.functional.cameras`; None where unknown."""
+        return None
+
     @abstractmethod
     def expert_action(self) -> np.ndarray:
         """(A,) float32, the scripted expert's action in the current state.

@@ -88,6 +88,7 @@ class RecordingPlan:
             meta=meta,
             sim_state=rollout.sim_state,
             proprio=rollout.proprio,
+            camera=rollout.camera,
         )
 
 

@@ -58,6 +58,7 @@ class Rollout:
         proprio: (T, P) float32, what the robot knew of itself, or None like `sim_state`.
         taken_back: The environment did not stand by what it showed after the last frame (a chunk of imagination that is
             not trusted), so nothing is known of how it ended; T may be 1.
+        camera: (T, 3, 7) float32, the camera at each frame, (1, 3, 7) where it stood still, or None like `sim_state`.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Rollout:
     sim_state: np.ndarray | None
     info: dict[str, np.ndarray] = field(default_factory=dict)
     proprio: np.ndarray | None = None
+    camera: np.ndarray | None = None
     taken_back: bool = False
 
     @property
@@ -150,7 +152,8 @@ def _start(
     recorded = [Recorded()] * len(filled)
     if isinstance(env, WorkerVectorEnv) and env.record_states:
         started = [index for index, _ in filled]
-        recorded = [Recorded(*both) for both in zip(env.sim_states(started), env.proprios(started), strict=True)]
+        parts = env.sim_states(started), env.proprios(started), env.cameras(started)
+        recorded = [Recorded(*of_row) for of_row in zip(*parts, strict=True)]
     for (index, episode), first in zip(filled, recorded, strict=True):
         generator = np.random.default_rng([seed, episode.number, 0])
         rows[index] = _Row(episode, generator, observation.instruction[index], observation.image[index], first)
@@ -175,6 +178,7 @@ class _Row:
         self.success = [np.zeros(1, bool)]
         self.states = None if first.sim_state is None else [first.sim_state[None]]
         self.proprio = None if first.proprio is None else [first.proprio[None]]
+        self.camera = None if first.camera is None else [first.camera[None]]
         self.info: dict[str, list[np.ndarray]] = {}
         self.taken_back = False
 
@@ -189,6 +193,8 @@ class _Row:
             self.states.append(chunk.sim_state[index][:count])
         if self.proprio is not None and chunk.proprio is not None:
             self.proprio.append(chunk.proprio[index][:count])
+        if self.camera is not None and chunk.camera is not None:
+            self.camera.append(chunk.camera[index][:count])
         for name, values in chunk.info.items():
             self.info.setdefault(name, []).append(values[index, :count].copy())
 
@@ -203,6 +209,12 @@ class _Row:
             success=np.concatenate(self.success),
             sim_state=None if self.states is None else np.concatenate(self.states),
             proprio=None if self.proprio is None else np.concatenate(self.proprio),
+            camera=None if self.camera is None else _once(np.concatenate(self.camera)),
             info={name: np.concatenate(values) for name, values in self.info.items()},
             taken_back=self.taken_back,
         )
+
+
+def _once(cameras: np.ndarray) -> np.ndarray:
+    """(T, 3, 7) -> (1, 3, 7) where all are the same."""
+    return cameras[:1] if (cameras == cameras[:1]).all() else cameras

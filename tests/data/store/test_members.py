@@ -22,8 +22,9 @@ def by_field(members: dict[str, bytes]) -> dict[str, bytes]:
 
 def full_episode(**changes: Any) -> Any:
     rng = np.random.default_rng(0)
-    proprio, camera = rng.normal(size=(24, 7)), rng.normal(size=(24, 4, 4))
-    return make_episode(3, proprio=proprio.astype(np.float32), camera=camera.astype(np.float32), **changes)
+    proprio, camera = rng.normal(size=(24, 7)), np.repeat(np.eye(3, 7)[None], 24, axis=0)
+    camera[:, :, 3:6], camera[:, :, 6] = np.eye(3), rng.normal(size=(24, 3))
+    return make_episode(3, **{"proprio": proprio.astype(np.float32), "camera": camera.astype(np.float32)} | changes)
 
 
 @pytest.mark.parametrize("lossless", [True, False])
@@ -75,6 +76,8 @@ META = make_episode(0).meta
         ({"sim_state": np.zeros((23, 9))}, ["sim_state", "(23, 9)"]),
         ({"proprio": np.zeros((24, 7))}, ["proprio", "float64"]),
         ({"camera": np.zeros(24, np.float32)}, ["camera", "(24,)"]),
+        ({"camera": np.zeros((2, 3, 7), np.float32)}, ["camera", "(2, 3, 7)", "or one for all"]),
+        ({"camera": np.zeros((1, 3, 7), np.float32)}, ["camera", "no intrinsic matrix"]),
         ({"meta": EpisodeMeta("x", "s", 0, 0, 0.0, "p", "s")}, ["meta", "fps"]),
         ({"meta": EpisodeMeta("x", "s", "0", 0, 10.0, "p", "s")}, ["meta", "task"]),
         ({"meta": EpisodeMeta(None, "s", 0, 0, 10.0, "p", "s")}, ["meta", "instruction"]),

@@ -48,6 +48,7 @@ def convert(
     range_of: Path | None = None,
     state: str = "auto",
     hand: str = "",
+    calibration: str = "auto",
     suite: str = "",
     fps: float = 0.0,
     size: int = 0,
@@ -83,6 +84,9 @@ def convert(
         state: Columns that are the proprioception, a comma list; none for no proprioception; auto for the format's own.
         hand: Which three numbers of the proprioception are the hand's x, y, z, e.g. 3,4,5; they are stored first. By
             their names unless given.
+        calibration: Columns with the camera's intrinsics and pose at each row, which are stored with the frames: one of
+            21 numbers, the rows of [K | R | t], or two, of 9 (K) and 12 or 16 ([R | t], from the world to the camera,
+            which looks along z with y down); none for no camera; auto for the format's own.
         suite: Name of the suite, of the shards and of the keys; the source's name unless given.
         fps: Control rate, Hz, where the format does not say.
         size: Height and width of the stored frames, from a centred square; 0 for as they are.
@@ -246,6 +250,9 @@ def _choose(source: EpisodeSource, given: dict[str, Any]) -> Choices:
         changing=given["changing"],
         skip=skip,
         policy=given["policy"],
+        calibration=tuple(
+            {"auto": source.calibration, "none": []}.get(given["calibration"], words(given["calibration"]))
+        ),
     )
 
 

@@ -72,6 +72,7 @@ class EpisodeSource(ABC):
         cameras: Names of the cameras.
         columns: Names of the numeric columns.
         state: Columns that together are the proprioception by default; may be empty.
+        calibration: Columns of the camera by default, see `wovr.data.converters.calibration`; may be empty.
         success: The column that holds success labels; None where there is none.
         labels: All columns that tell of success, the surest first; what they say is held against each other.
         done: The column that marks the end of an episode, by success or not; None where there is none.
@@ -99,6 +100,7 @@ class EpisodeSource(ABC):
         self.cameras: list[str] = []
         self.columns: list[str] = []
         self.state: list[str] = []
+        self.calibration: list[str] = []
         self.success: str | None = None
         self.labels: list[str] = []
         self.done: str | None = None

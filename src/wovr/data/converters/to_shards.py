@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from wovr.data.converters.action_range import HAIR, ActionRange
+from wovr.data.converters.calibration import read_cameras
 from wovr.data.converters.pieces import pieces_of, told_of
 from wovr.data.converters.proprioception import read_proprio
 from wovr.data.converters.source import EpisodeSource
@@ -49,6 +50,7 @@ class Choices:
         changing: One of CHANGING.
         skip: Episodes that are left out.
         policy: Who acted, `EpisodeMeta.policy`.
+        calibration: Columns of the camera, see `wovr.data.converters.calibration`.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Choices:
     changing: str = "refuse"
     skip: tuple[int, ...] = ()
     policy: str = "demonstration"
+    calibration: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,8 @@ def make_episodes(source: EpisodeSource, index: int, choices: Choices, action_ra
     pieces = pieces_of(told_of(source, index, choices.changing), length)
     sim_state = source.sim_state(index)
     proprio = read_proprio(source, index, choices.state, choices.widths, choices.order, length)
+    seen = choices.calibration, length, choices.camera, choices.size, choices.flip
+    cameras = read_cameras(source, index, *seen)
     unused_action = [float(value) for value in unused.astype(np.float32)]
     extra = {"episode": index, "unused_action": unused_action, **extra, **source.extra(index)}
     key = f"{choices.name}-{index:06d}"
@@ -274,6 +279,7 @@ def make_episodes(source: EpisodeSource, index: int, choices: Choices, action_ra
             ),
             sim_state=None if sim_state is None else sim_state[here],
             proprio=None if proprio is None else proprio[here],
+            camera=cameras if cameras is None or len(cameras) == 1 else cameras[here],
         )
 
 

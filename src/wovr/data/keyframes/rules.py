@@ -294,6 +294,7 @@ def _cut(store: EpisodeStore, start: _Start, horizons: dict[tuple[str, int], int
     clip = store.clip(start.episode, start.frame - memory + 1, memory)
     states = store.sim_state(start.episode)
     proprio = store.proprio(start.episode) if store.proprio_dim else None  # all keyframes of a set have it, or none
+    camera = store.camera(start.episode) if store.has_cameras else None
     return Keyframe(
         kind=start.moment.kind,
         episode=entry.key,
@@ -311,4 +312,5 @@ def _cut(store: EpisodeStore, start: _Start, horizons: dict[tuple[str, int], int
         memory_actions=store.actions(start.episode)[start.frame - memory : start.frame],
         sim_state=None if states is None else states[start.frame],
         proprio=None if proprio is None else proprio[start.frame],
+        camera=None if camera is None else camera[min(start.frame, len(camera) - 1)],
     )

@@ -123,6 +123,7 @@ class StartStates(TaskPool):
             by_task.setdefault((meta.suite, meta.task), []).append(index)
             states = store.sim_state(index)
             proprio = store.proprio(index) if self.proprio_dim else None
+            camera = store.camera(index) if store.has_cameras else None
             self.starts.append(
                 StartState(
                     suite=meta.suite,
@@ -131,6 +132,7 @@ class StartStates(TaskPool):
                     sim_state=None if states is None else states[0],
                     reference=store.frames(index, 0, 1)[0],
                     proprio=None if proprio is None else proprio[0],
+                    camera=None if camera is None else camera[0],
                 )
             )
         for (suite, task), indices in sorted(by_task.items()):

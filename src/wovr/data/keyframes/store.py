@@ -20,6 +20,7 @@ import numpy as np
 from wovr.data.store.arrays import array_header, decode_array
 from wovr.data.store.video import MAX_SIDE
 from wovr.errors import UserError
+from wovr.functional.cameras import CAMERA_SHAPE
 from wovr.runs import atomic_write, file_sha256, fingerprint, read_json, write_json
 from wovr.types import SCHEMA_VERSION, StartState
 
@@ -41,8 +42,11 @@ _ARRAYS = {
     "memory": "uint8",
     "memory_actions": "float32",
     "proprio": "float32",  # (n, P), P = 0 where there is none
+    "camera": "float32",  # (n, 21), or (n, 0) where there is none
     "sim_state": "float64",
 }
+_LATER = frozenset({"camera"})  # what folders of before lack
+_NONE = np.zeros(0)
 _FIELDS = {
     "kind": str,
     "episode": str,
@@ -80,6 +84,7 @@ class Keyframe:
         memory_actions: (M, A) float32, the action that produced each memory frame.
         sim_state: (S,) float64, the simulator's state at the start, or None.
         proprio: (P,) float32, what the robot knew of itself at the start, or None.
+        camera: (3, 7) float32, the camera at the start, see `wovr.functional.cameras`; or None.
     """
 
     kind: str
@@ -98,6 +103,7 @@ class Keyframe:
     memory_actions: np.ndarray
     sim_state: np.ndarray | None = None
     proprio: np.ndarray | None = None
+    camera: np.ndarray | None = None
 
     def start_state(self, horizon: int | None = None) -> StartState:
         """Where a rollout begins.
@@ -111,6 +117,7 @@ class Keyframe:
             init_state=self.init_state,
             sim_state=self.sim_state,
             proprio=self.proprio,
+            camera=self.camera,
             reference=self.reference,
             memory=self.memory,
             memory_actions=self.memory_actions,
@@ -172,6 +179,7 @@ def save_keyframes(folder: Path, found: KeyframeSet) -> None:
     arrays = {name: [getattr(keyframe, name) for keyframe in frames] for name in ("reference", "memory")}
     arrays["memory_actions"] = [keyframe.memory_actions for keyframe in frames]
     arrays["proprio"] = [np.zeros(0) if keyframe.proprio is None else keyframe.proprio for keyframe in frames]
+    arrays["camera"] = [np.zeros(0) if keyframe.camera is None else keyframe.camera.ravel() for keyframe in frames]
     for name, values in arrays.items():
         shapes = sorted({value.shape for value in values})
         if len(shapes) > 1:
@@ -229,6 +237,7 @@ def load_keyframes(folder: Path) -> KeyframeSet:
             memory_actions=arrays["memory_actions"][i],
             sim_state=states[i] if sizes[i] else None,
             proprio=arrays["proprio"][i] if arrays["proprio"].size else None,
+            camera=arrays["camera"][i].reshape(CAMERA_SHAPE) if arrays.get("camera", _NONE).size else None,
         )
         for i, row in enumerate(rows)
     ]
@@ -263,6 +272,7 @@ def _shapes(path: Path, header: dict[str, Any], state_numbers: int) -> dict[str,
         "memory": (count, memory, height, width, 3),
         "memory_actions": (count, memory, action_dim),
         "proprio": (count, None),
+        "camera": (count, None),
         "sim_state": (state_numbers,),
     }
 
@@ -275,10 +285,11 @@ def _load_arrays(path: Path, sha256: Any, shapes: dict[str, tuple[int | None, ..
         raise UserError(f"{path}: not the arrays {LIST_FILE} was written for", _AGAIN)
     try:
         with zipfile.ZipFile(path) as archive:
-            promised = sum(archive.getinfo(f"{name}.npy").file_size for name in _ARRAYS)
+            there = [name for name in _ARRAYS if name not in _LATER or f"{name}.npy" in archive.namelist()]
+            promised = sum(archive.getinfo(f"{name}.npy").file_size for name in there)
             if promised > max(_UNPACKED, _MOST_PACKED * path.stat().st_size):
                 raise ValueError(f"{path.stat().st_size} bytes that unpack to {promised}")
-            return {name: _load_array(archive, name, shapes[name]) for name in _ARRAYS}
+            return {name: _load_array(archive, name, shapes[name]) for name in there}
     # A damaged archive fails in every way that zip, its compressions and the arrays' headers can.
     except Exception as error:
         raise UserError(f"{path}: broken ({str(error)[:200]})", _AGAIN) from error

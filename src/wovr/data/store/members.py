@@ -3,7 +3,7 @@
     KEY.meta.json     EpisodeMeta                      KEY.frames.mp4    (T, H, W, 3) uint8, H.264
     KEY.actions.npy   (T - 1, A) float32 in [-1, 1]    KEY.frames.npy    the same, lossless, instead of the video
     KEY.success.npy   (T,) bool                        KEY.sim_state.npy (T, S) float64, optional
-    KEY.proprio.npy   (T, P) float32, optional         KEY.camera.npy    (T, ...) float32, optional
+    KEY.proprio.npy   (T, P) float32, optional         KEY.camera.npy    (T or 1, 3, 7) float32, optional
 
 What is decoded is bounded first by what has been decoded before it: meta.json and success.npy by constants, the other
 arrays by the length that success.npy gives, pictures by that length and the size that the data set's own file gives.
@@ -27,6 +27,7 @@ import numpy as np
 from wovr.data.store.arrays import array_header, decode_array, encode_array
 from wovr.data.store.video import decode_pieces, encode_video
 from wovr.errors import UserError
+from wovr.functional.cameras import CAMERA_SHAPE, check_cameras
 from wovr.types import MAX_FRAMES, SCHEMA_VERSION, Episode, EpisodeMeta
 
 FIELDS = (
@@ -216,11 +217,16 @@ def check_optional(name: str, array: np.ndarray, num_frames: int) -> None:
     """Check one of OPTIONAL_ARRAYS.
 
     Raises:
-        ValueError: Wrong type or shape, or proprioception that is not finite.
+        ValueError: Wrong type or shape, proprioception that is not finite, or cameras that are none.
     """
     _check_rows(name, array.dtype, array.shape, num_frames)
     if name == "proprio" and not np.isfinite(array).all():
         raise ValueError("proprio: not finite")
+    if name == "camera":
+        try:
+            check_cameras(array)
+        except ValueError as error:
+            raise ValueError(f"camera: {error}") from error
 
 
 def check_optional_header(name: str, head: bytes, size: int, num_frames: int) -> None:
@@ -242,10 +248,12 @@ def check_optional_header(name: str, head: bytes, size: int, num_frames: int) ->
 
 
 def _check_rows(name: str, dtype: np.dtype, shape: tuple[int, ...], num_frames: int) -> None:
-    shape_ok = len(shape) >= 2 if name == "camera" else len(shape) == 2
-    if dtype != OPTIONAL_ARRAYS[name] or not shape_ok or shape[0] != num_frames:
+    rows = (num_frames, 1) if name == "camera" else (num_frames,)  # one where the camera stands still
+    shape_ok = shape[1:] == CAMERA_SHAPE if name == "camera" else len(shape) == 2
+    if dtype != OPTIONAL_ARRAYS[name] or not shape_ok or shape[0] not in rows:
         raise ValueError(
             f"{name}: {dtype} {shape}, must be {OPTIONAL_ARRAYS[name]} with one row for each of {num_frames} frames"
+            + (", or one for all, of 3 x 7 numbers" if name == "camera" else "")
         )
 
 

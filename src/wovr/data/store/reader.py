@@ -39,6 +39,7 @@ from wovr.data.store.statistics import ActionStatistics
 from wovr.data.store.tar_index import RESTORE, OpenShards, Place, scan_shard
 from wovr.data.store.video import decode_pieces
 from wovr.errors import UserError
+from wovr.functional.cameras import CAMERA_SHAPE
 from wovr.runs import fingerprint
 from wovr.types import Clip, Episode
 
@@ -210,6 +211,19 @@ class EpisodeStore:
         """
         return self._optional(index, "proprio")
 
+    def camera(self, index: int) -> np.ndarray | None:
+        """(T, 3, 7) float32, the camera at each frame of an episode, (1, 3, 7) where it stands still; None where none.
+
+        Raises:
+            UserError: It is damaged, or no camera.
+        """
+        return self._optional(index, "camera")
+
+    @cached_property
+    def has_cameras(self) -> bool:
+        """Whether every episode holds its camera."""
+        return all("camera.npy" in entry.places for entry in self.entries)
+
     @cached_property
     def proprio_dim(self) -> int:
         """P if every episode has proprioception of one and the same P, else 0. Reads headers, at the first use."""
@@ -221,7 +235,8 @@ class EpisodeStore:
     @property
     def signal_dims(self) -> dict[str, int]:
         """Numbers, at each frame, of what all episodes hold beside frames and actions, by name."""
-        return {"proprio": self.proprio_dim} if self.proprio_dim else {}
+        found = {"proprio": self.proprio_dim} if self.proprio_dim else {}
+        return found | ({"camera": math.prod(CAMERA_SHAPE)} if self.has_cameras else {})
 
     def signals(self, index: int) -> dict[str, np.ndarray]:
         """What an episode holds beside frames and actions, of `signal_dims`: (T, P) float32 each, by name.
@@ -230,7 +245,12 @@ class EpisodeStore:
             UserError: It is damaged.
         """
         found = {name: self._optional(index, name) for name in self.signal_dims}
-        return {name: values for name, values in found.items() if values is not None}
+        length = self.entries[index].num_frames
+        return {
+            name: np.broadcast_to(values.reshape(len(values), -1), (length, self.signal_dims[name]))
+            for name, values in found.items()
+            if values is not None
+        }
 
     def first_signals(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """The same at the first frames of some episodes: (N, P) float32 each.

@@ -136,6 +136,8 @@ def _signals(starts: Sequence[StartState]) -> dict[str, np.ndarray]:
     """(R, P) float32 each, by name."""
     found = {}
     for name in sorted({name for start in starts for name in start.signals}):
+        if name == "camera" and any(start.camera is None for start in starts):
+            continue  # who needs it says so: only few world models look at it
         shapes = sorted({np.shape(start.signals.get(name, [])) for start in starts})
         if len(shapes) > 1 or len(shapes[0]) != 1:
             what = f"with and without {name}" if (0,) in shapes else f"with {name} of shapes {shapes}"

@@ -138,6 +138,11 @@ class GymEnv(SimulatorEnv):
         values = own() if callable(own) else None
         return None if values is None else np.asarray(values, dtype=np.float32)
 
+    def camera_view(self) -> np.ndarray | None:
+        """(3, 7) float32, the wrapped environment's own `camera_view()`; None where it has none."""
+        own = getattr(self.env.unwrapped, "camera_view", None)
+        return np.asarray(own(), dtype=np.float32) if callable(own) else None
+
     def expert_action(self) -> np.ndarray:
         """(A,) float32, the wrapped environment's own expert."""
         expert = getattr(self.env.unwrapped, "expert_action", None)

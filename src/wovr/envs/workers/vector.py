@@ -47,7 +47,7 @@ class WorkerVectorEnv(ChunkVectorEnv):
         num_envs: Simulators side by side, N.
         num_workers: Processes; more than N are not started.
         arguments: Arguments of the simulator's class.
-        record_states: Whether `ChunkStep.sim_state` and `ChunkStep.proprio` are filled.
+        record_states: Whether `ChunkStep.sim_state`, `.proprio` and `.camera` are filled.
         steps_after_success: Steps an episode goes on after its first successful frame before it terminates, so that a
             store gets more than one frame a success.
         every_frame: False where only the last picture of a chunk is looked at, as a policy does: in a simulator that
@@ -225,6 +225,14 @@ class WorkerVectorEnv(ChunkVectorEnv):
         """
         return self._ask("proprios", rows)
 
+    def cameras(self, rows: Sequence[int] | None = None) -> list[np.ndarray | None]:
+        """The cameras of `rows` or all now, (3, 7) float32 each; None where one is not known.
+
+        Raises:
+            UserError: It is no camera.
+        """
+        return self._ask("cameras", rows)
+
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """Execute K actions in every row that has not ended; see ChunkVectorEnv.step_chunk."""
         actions = self.check_actions(actions)
@@ -281,8 +289,9 @@ class WorkerVectorEnv(ChunkVectorEnv):
             truncated=flags["truncated"],
             valid=flags["valid"],
             actions=executed,
-            sim_state=None if joined is None else [states for states, _ in joined],
-            proprio=None if joined is None else [proprio for _, proprio in joined],
+            sim_state=None if joined is None else [states for states, _, _ in joined],
+            proprio=None if joined is None else [proprio for _, proprio, _ in joined],
+            camera=None if joined is None else [camera for _, _, camera in joined],
         )
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -385,10 +394,11 @@ def count_workers(workers: int) -> int:
     return workers or cores
 
 
-def _join(pieces: Sequence[Recorded], num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """(K, S) float64 and (K, P) float32 of one row from those of its messages."""
+def _join(pieces: Sequence[Recorded], num_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(K, S) float64, (K, P) and (K, 3, 7) float32 of one row from those of its messages."""
     states = _join_arrays([piece.sim_state for piece in pieces], num_steps, np.dtype(np.float64))
-    return states, _join_arrays([piece.proprio for piece in pieces], num_steps, np.dtype(np.float32))
+    proprio = _join_arrays([piece.proprio for piece in pieces], num_steps, np.dtype(np.float32))
+    return states, proprio, _join_arrays([piece.camera for piece in pieces], num_steps, np.dtype(np.float32))
 
 
 def _join_arrays(pieces: Sequence[np.ndarray | None], num_steps: int, dtype: np.dtype) -> np.ndarray:

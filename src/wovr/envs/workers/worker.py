@@ -23,6 +23,7 @@ from wovr.envs.registry import make_simulator
 from wovr.envs.simulators.rendering import choose_backend, explain_opengl
 from wovr.envs.workers.shared_blocks import BlockShape, SharedBlocks
 from wovr.errors import UserError
+from wovr.functional.cameras import check_cameras
 from wovr.importing import tell
 from wovr.types import ActionAxis, StartState, TaskInfo
 
@@ -75,10 +76,12 @@ class Recorded(NamedTuple):
     Attributes:
         sim_state: (S,) float64 at one moment, (K, S) after each step of a chunk.
         proprio: (P,) float32 at one moment, (K, P) after each step of a chunk.
+        camera: (3, 7) float32 at one moment, (K, 3, 7) after each step of a chunk.
     """
 
     sim_state: np.ndarray | None = None
     proprio: np.ndarray | None = None
+    camera: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,24 @@ class SimulatorRow:
         self._proprio_dim = dim
         return proprio
 
+    def camera(self) -> np.ndarray | None:
+        """(3, 7) float32, the camera now; None where it is not known."""
+        view = self.env.camera_view()
+        if view is None:
+            return None
+        view = np.array(view, np.float32)
+        try:
+            check_cameras(view[None])
+        except ValueError as error:
+            raise UserError(
+                f"environment '{self.settings.name}': camera_view(): {error}", "mend the environment"
+            ) from error
+        return view
+
+    def recorded(self) -> Recorded:
+        """All that is recorded at this moment."""
+        return Recorded(self.state(), self.proprio(), self.camera())
+
     def _take_image(self, observation: Mapping[str, Any]) -> None:
         image = np.asarray(observation["image"])
         if image.shape != self.image.shape or image.dtype != np.uint8:
@@ -251,7 +272,7 @@ class SimulationWorker:
                 simulator.env.looks = self.settings.every_frame or step == num_steps - 1
                 success, terminated, truncated = simulator.step(blocks.actions[row, step].copy())
                 if self.settings.record_states:
-                    moments.append(Recorded(simulator.state(), simulator.proprio()))
+                    moments.append(simulator.recorded())
             else:
                 if expert:
                     blocks.actions[row, step] = 0.0
@@ -270,6 +291,10 @@ class SimulationWorker:
     def proprios(self, rows: Sequence[int]) -> dict[int, np.ndarray | None]:
         """Row -> (P,) float32, what the robot knows of itself now; None where it says nothing."""
         return {row: self.rows[row].proprio() for row in rows}
+
+    def cameras(self, rows: Sequence[int]) -> dict[int, np.ndarray | None]:
+        """Row -> (3, 7) float32, the camera now; None where it is not known."""
+        return {row: self.rows[row].camera() for row in rows}
 
     def close(self) -> None:
         """Close the simulators."""

@@ -27,6 +27,8 @@ VIDEOS = "videos/{video_key}/" + CHUNK_FILE + ".mp4"
 
 CAMERA_PREFIX = "observation.images."
 STATE = "observation.state"
+CALIBRATION = "observation.camera"
+"""Where this package keeps the camera, 21 numbers a row (the format has no place of its own for it)."""
 ACTION = "action"
 NEXT_SUCCESS = "next.success"
 

@@ -69,6 +69,7 @@ class LeRobotReader(EpisodeSource):
         self.cameras = [key for key in pictures if key not in self.other_pictures]
         self.columns = [key for key, kind in kinds.items() if kind not in _NOT_NUMBERS]
         self.sentences = [key for key, kind in kinds.items() if kind == "string"]
+        self.calibration = [layout.CALIBRATION] if layout.CALIBRATION in self.columns else []
         self.state = [layout.STATE] if layout.STATE in self.columns else []
         self.labels = [key for key in (*layout.SUCCESS, layout.REWARD) if key in self.columns]
         self.success = next(iter(self.labels), None)

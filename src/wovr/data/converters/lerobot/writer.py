@@ -109,6 +109,8 @@ class LeRobotWriter:
             assert episode.proprio is not None
             order = self.kept.order
             columns[layout.STATE] = episode.proprio[:, np.argsort(order)] if order else episode.proprio
+        if layout.CALIBRATION in self.features:
+            columns[layout.CALIBRATION] = np.ascontiguousarray(episode.signals["camera"])
         return columns
 
     def _write_files(self, number: int, indices: range, first_row: int, on_episode: Callable[[], None]) -> None:
@@ -236,6 +238,8 @@ class LeRobotWriter:
         }
         if self.store.proprio_dim:
             features[layout.STATE] = _vector(self.store.proprio_dim, names.get(layout.STATE))
+        if self.store.has_cameras:
+            features[layout.CALIBRATION] = _vector(self.store.signal_dims["camera"], None)
         return features | layout.COUNTERS
 
     def _info(self, frames: int) -> dict[str, Any]:

@@ -17,12 +17,14 @@ import gymnasium
 import numpy as np
 
 from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
+from wovr.envs.simulators.cameras import camera_of
 from wovr.envs.simulators.libero.expert import LiberoExpert
 from wovr.envs.simulators.libero.install import bddl_file, import_libero, init_states, use_assets
 from wovr.envs.simulators.libero.tasks import SUITES
 from wovr.envs.simulators.physics import read_physics, set_physics
 from wovr.envs.simulators.rendering import close_renderer, fast_renderer
 from wovr.errors import UserError
+from wovr.functional.cameras import resized
 from wovr.types import ActionAxis, StartState, TaskInfo
 
 CAMERAS = ("agentview", "robot0_eye_in_hand", "frontview", "birdview", "sideview", "galleryview")
@@ -139,6 +141,11 @@ class LiberoEnv(SimulatorEnv):
         """
         return self._simulator().proprio()
 
+    def camera_view(self) -> np.ndarray:
+        """(3, 7) float32, the camera of the pictures now."""
+        view = self._simulator().camera_view()
+        return resized(view[None], (self.pictures.size, 0), (-1, 1))[0] if self.mirrored else view
+
     def expert_action(self) -> np.ndarray:
         """(7,) float32, the scripted expert's action: a function of the simulator's state alone."""
         return self._simulator().expert.action()
@@ -209,7 +216,7 @@ class TaskSimulator:
         self._home = self.state()
         self._scene_option = mujoco.MjvOption()
         self._scene_option.geomgroup[0] = 0  # collision shapes
-        self._camera = pictures.camera
+        self._camera, self._size = pictures.camera, pictures.size
         self.renderer = _renderer(self.model, pictures)
 
     def hand_over(self, user: LiberoEnv) -> None:
@@ -278,13 +285,24 @@ class TaskSimulator:
         fingers = self.data.qpos[self.robot._ref_gripper_joint_pos_indexes]
         return np.concatenate([self.data.site_xpos[site], rotation[:, :2].T.ravel(), fingers]).astype(np.float32)
 
-    def render(self) -> np.ndarray:
-        """(H, W, 3) uint8, upright."""
+    def _view(self) -> Any:
+        """MuJoCo's description of the camera."""
         import mujoco
 
         camera = mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         camera.fixedcamid = self.model.camera(self._camera).id
+        return camera
+
+    def camera_view(self) -> np.ndarray:
+        """(3, 7) float32."""
+        return camera_of(self.model, self.data, self._view(), self.renderer.scene, (self._size,) * 2)
+
+    def render(self) -> np.ndarray:
+        """(H, W, 3) uint8, upright."""
+        import mujoco
+
+        camera = self._view()
         every = mujoco.mjtCatBit.mjCAT_ALL.value
         # From the task's own model, which knows whether the stove glows; the renderer's copy does not.
         mujoco.mjv_updateScene(self.model, self.data, self._scene_option, None, camera, every, self.renderer.scene)

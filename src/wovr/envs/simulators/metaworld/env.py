@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from wovr.envs.base import SimulatorEnv, find_task, image_observation_space
+from wovr.envs.simulators.cameras import camera_of
 from wovr.envs.simulators.metaworld.tasks import HORIZON, INSTRUCTIONS, SUITES
 from wovr.envs.simulators.physics import read_physics, set_physics
 from wovr.envs.simulators.rendering import choose_backend, close_renderer, explain_opengl, fast_renderer
@@ -109,6 +110,10 @@ class MetaWorldEnv(SimulatorEnv):
         """(7,) float32: the hand (x, y, z) in metres, the gripper's opening (1 is open), the commanded hand."""
         return self._started().proprio()
 
+    def camera_view(self) -> np.ndarray:
+        """(3, 7) float32, the camera of the pictures."""
+        return self._started().camera_view()
+
     def expert_action(self) -> np.ndarray:
         """(4,) float32, the package's own scripted policy."""
         return self._started().expert_action()
@@ -158,7 +163,7 @@ class _TaskSimulator:
         import mujoco
         from metaworld.policies import ENV_POLICY_MAP
 
-        self.name = name
+        self.name, self.size = name, size
         self.env: Any = metaworld.ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-goal-observable"](seed=0)
         self.env.max_path_length = np.inf  # steps are counted here: a restored episode may go on past 500
         self.env.seeded_rand_vec = True
@@ -248,6 +253,13 @@ class _TaskSimulator:
         )
         image = self.renderer.render()
         return np.ascontiguousarray(image[::-1, ::-1]) if self.upside_down else image
+
+    def camera_view(self) -> np.ndarray:
+        """(3, 7) float32; of pictures that are turned over, the camera that has them so."""
+        view = camera_of(self.env.model, self.env.data, self.camera, self.renderer.scene, self.size)
+        if self.upside_down:
+            view[:2, 3:] *= -1  # half a turn about its axis
+        return view
 
     def close(self) -> None:
         """Free the renderer."""

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from wovr.envs.base import SimulatorEnv, image_observation_space
+from wovr.envs.simulators.cameras import camera_of
 from wovr.envs.simulators.rendering import choose_backend, fast_renderer
 
 choose_backend()  # before mujoco is imported
@@ -141,6 +142,13 @@ class TabletopEnv(SimulatorEnv):
         """(8,) float32, metres: the hand (x, y, z), how far each finger is open, the commanded hand (x, y, z)."""
         # The commanded position is what the controller pursues; real controllers report it too.
         return np.concatenate([self.data.qpos[:5], self.data.ctrl[:3]]).astype(np.float32)
+
+    def camera_view(self) -> np.ndarray:
+        """(3, 7) float32, the camera, which stands still."""
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        camera.fixedcamid = self.model.camera("front").id
+        return camera_of(self.model, self.data, camera, _renderer(self.model, self.size).scene, self.size)
 
     def expert_action(self) -> np.ndarray:
         """(4,) float32, the scripted expert's action: a function of the simulator's state alone."""
