@@ -102,6 +102,7 @@ def first_arguments(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 LATER: dict[str, dict[str, Any]] = {
+    WORLD_MODEL: {"sampling_noise": 0.0},
     "wovr.models.policies.tiny_vla.TinyVLA": {"proprio_dim": 0},
     "wovr.models.policies.openvla.policy.OpenVLAOFT": {"proprio_dim": 0},
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
     assert said[-1].startswith("play at http://127.0.0.1:"), "".join(said)
     yield said[-1].removeprefix("play at ").strip()
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # not SIGINT, which who runs in the background may have been told to ignore
     rest = process.communicate(timeout=60)[0]
     assert "Traceback" not in rest, rest
 

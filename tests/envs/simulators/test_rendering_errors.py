@@ -50,11 +50,13 @@ def test_glfw_without_a_display(display: str | None, tmp_path: Path) -> None:
     assert "; unset MUJOCO_GL, or set it to egl or osmesa" in result.stderr
 
 
+@pytest.mark.parametrize("before", ["osmesa", "egl"])
 @pytest.mark.parametrize(("backend", "package"), [("osmesa", "libosmesa6"), ("egl", "libegl1")])
-def test_a_missing_library_names_its_package(backend: str, package: str, tmp_path: Path) -> None:
+def test_a_missing_library_names_its_package(backend: str, package: str, before: str, tmp_path: Path) -> None:
+    """Whatever PyOpenGL was told by a program that rendered before."""
     (tmp_path / "sitecustomize.py").write_text(NO_LIBRARY)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    result = collect(tmp_path, MUJOCO_GL=backend, PYTHONPATH=path)
+    result = collect(tmp_path, MUJOCO_GL=backend, PYOPENGL_PLATFORM=before, PYTHONPATH=path)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert f"MUJOCO_GL={backend}" in result.stderr

@@ -61,6 +61,10 @@ def choose_backend() -> str:
     # What GLFW says of a missing display, in warnings of two lines, `explain_opengl` says in one that helps.
     warnings.filterwarnings("ignore", module=r"glfw(\.|$)")
     chosen = os.environ.get("MUJOCO_GL", "")
+    # MuJoCo leaves this behind for PyOpenGL, for child processes too. Where it says another backend than MUJOCO_GL,
+    # MuJoCo comes without its renderer and keeps silent about why.
+    if os.environ.get("PYOPENGL_PLATFORM", chosen) != chosen.lower() and "OpenGL" not in sys.modules:
+        del os.environ["PYOPENGL_PLATFORM"]
     if chosen:
         return chosen
     if sys.platform in _NATIVE:
